@@ -1,0 +1,60 @@
+/* mpi/coll.h: collectives by axis. All are collective over the axis given; on size 1 they copy or do nothing.
+ *
+ * An MPI error aborts the job with the rank and the call's name: there is nothing a trainer could do about it, and the
+ * others must not wait. Counts are 64 bit; what exceeds MPI's int is cut into pieces. Sums of floats have a fixed
+ * association for a given axis size (same ranks, same bits).
+ */
+#ifndef SH_MPI_COLL_H
+#define SH_MPI_COLL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mpi/grid.h"
+
+void sh_sum_f32(const sh_axis *axis, float *x, int64_t n);   /* in place */
+void sh_sum_f64(const sh_axis *axis, double *x, int64_t n);  /* in place */
+void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n); /* in place */
+void sh_max_f32(const sh_axis *axis, float *x, int64_t n);
+void sh_max_f64(const sh_axis *axis, double *x, int64_t n);
+void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n);
+void sh_min_f64(const sh_axis *axis, double *x, int64_t n);
+void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root);
+void sh_barrier(const sh_axis *axis);
+
+/* Every rank's `bytes` bytes, in rank order, into out[size * bytes]. */
+void sh_allgather(const sh_axis *axis, const void *mine, size_t bytes, void *out);
+
+/* Pieces of different length: count[size] in units of `unit` bytes, known to every rank; out holds their sum. */
+void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, size_t unit, void *out);
+
+/* Sum of everyone's x[sum of count], of which this rank receives its own count[index] floats into out. */
+void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *count, float *out);
+
+/* Element r of `send` goes to rank r; element r of `recv` came from rank r. */
+void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv);
+
+/* Non-blocking all-to-all of pieces: counts [size] in units of `unit` bytes, pieces in rank order without gaps. The
+ * arrays stay untouched until the end. At most one request per sh_request. */
+typedef struct sh_request sh_request;
+sh_request *sh_request_new(void);
+void sh_request_free(sh_request *r);
+void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, const int64_t *send_count, void *recv,
+                        const int64_t *recv_count, size_t unit);
+/* In-place sum, non-blocking (gradient buckets). */
+void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n);
+void sh_request_end(sh_request *r); /* waits; a request never begun, or ended, returns at once */
+
+/* Ranks agree on an outcome: when any rank brings a failure, all return the failure of the lowest such rank and hold
+ * its message ("rank 3: ..." when the axis has several). Used wherever ranks may differ (files, memory, data). */
+sh_status sh_agree(const sh_axis *axis, sh_status mine);
+
+/* Seconds this process has spent waiting inside collectives, and bytes it sent, since the start. */
+double sh_comm_seconds(void);
+int64_t sh_comm_bytes(void);
+
+/* Print "shoal: rank r: <message>" and end the whole job with the status as exit code. Never returns. */
+_Noreturn void sh_abort(const sh_axis *axis, sh_status code, const char *message);
+
+#endif

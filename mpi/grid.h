@@ -1,0 +1,29 @@
+/* mpi/grid.h: the process grid and its named axes.
+ *
+ * Nothing above mpi/ sees a communicator: a collective takes an axis. On an axis of size 1 it returns at once, so one
+ * code path serves a laptop and a cluster.
+ */
+#ifndef SH_MPI_GRID_H
+#define SH_MPI_GRID_H
+
+#include "shoal/status.h"
+
+typedef struct sh_axis {
+  const char *name; /* "world" "data" "tensor" "table" */
+  int index, size;  /* this rank's place; size >= 1 */
+  struct sh_axis_impl *impl; /* communicators; mpi/ only */
+} sh_axis;
+
+typedef struct sh_grid {
+  sh_axis world, data, tensor, table; /* table is the world unless parallel.table says otherwise */
+} sh_grid;
+
+/* Axes over a caller's communicator (as an opaque pointer to MPI_Comm; see shoal_mpi.h). It is duplicated; MPI must be
+ * initialised. `tensor` must divide the size. Collective over the communicator. */
+sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor);
+void sh_grid_destroy(sh_grid *g);
+
+/* A grid of one process that needs no MPI_Init: tools and unit tests. */
+void sh_grid_single(sh_grid *g);
+
+#endif
