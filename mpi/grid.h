@@ -9,8 +9,8 @@
 #include "shoal/status.h"
 
 typedef struct sh_axis {
-  const char *name; /* "world" "data" "tensor" "table" */
-  int index, size;  /* this rank's place; size >= 1 */
+  const char *name;          /* "world" "data" "tensor" "table" */
+  int index, size;           /* this rank's place; size >= 1 */
   struct sh_axis_impl *impl; /* communicators; mpi/ only */
 } sh_axis;
 
@@ -22,6 +22,10 @@ typedef struct sh_grid {
  * initialised. `tensor` must divide the size. Collective over the communicator. */
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor);
 void sh_grid_destroy(sh_grid *g);
+
+/* The communicator of a world (shoal_mpi.h) as sh_grid_create takes it; the world keeps it. */
+struct sh_world;
+const void *sh_world_comm(const struct sh_world *w);
 
 /* A grid of one process that needs no MPI_Init: tools and unit tests. */
 void sh_grid_single(sh_grid *g);

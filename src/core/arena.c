@@ -83,7 +83,7 @@ void sh_arena_free(sh_arena *a) {
 }
 
 void sh_arena_reset(sh_arena *a) {
-  if (a->head && a->head->below) {
+  if (a->head && (a->head->below || a->head->size < a->peak)) {
     /* It took several regions: one of a quarter more than the peak will do next time. */
     size_t want = a->peak + a->peak / 4;
     sh_arena_free(a);
@@ -100,7 +100,7 @@ sh_arena_mark sh_arena_save(const sh_arena *a) {
 
 void sh_arena_release(sh_arena *a, sh_arena_mark mark) {
   while (a->head != mark.head) {
-    if (!mark.head && !a->head->below) { /* the first region stays for the next user */
+    if (!mark.head && !a->head->below && a->head->size >= a->peak) { /* large enough for the next user */
       a->head->used = 0;
       a->used = 0;
       return;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "shoal/names.h" /* sh_nearest */
 #include "shoal/status.h"
 
 enum { SH_TEXT = 256, SH_ENUM = 32 };
@@ -75,8 +76,5 @@ bool sh_config_differs(const sh_config *a, const sh_config *b, const char *secti
 
 /* Every key with type, range, default and help. */
 void sh_config_list(FILE *out);
-
-/* The entry of names[n] nearest to `word` by edit distance, or NULL when none is near (distance > 1 + length / 3). */
-const char *sh_nearest(const char *word, const char *const *names, int n);
 
 #endif

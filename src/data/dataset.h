@@ -2,10 +2,11 @@
  *
  * Users' events lie one user after another, in time order, in arrays of named features. Items are table rows
  * 0 .. items-1; `candidates` are the rows that are ranked and drawn as negatives. Original keys are kept.
- * Opening reads offsets [users+1], candidates and item counts; events stay on disk and are read by ranges with pread, so
- * a process never holds the set and no call here is collective.
+ * Opening reads offsets [users+1], candidates and item counts; events stay on disk and are read by ranges with pread,
+ * so a process never holds the set and no call here is collective.
  *
  *   /                     attributes: format "shoal-dataset", version, name, provenance (the command), report values
+ *   every array: attribute xxh3, 16 hexadecimal digits, the XXH3-64 of its bytes
  *   /sequence/offsets     i64 [users+1]
  *   /features/item        i64 [events]   table row
  *   /features/time        i64 [events]   seconds (or any unit), non-decreasing within a user; absent when unknown
@@ -20,6 +21,7 @@
 #define SH_DATA_DATASET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shoal/status.h"
@@ -28,7 +30,7 @@ typedef struct sh_dataset {
   char path[4096];
   char name[64];
   int64_t users, events, items;
-  int64_t *offsets;    /* [users+1] */
+  int64_t *offsets; /* [users+1] */
   int64_t ncandidates;
   int64_t *candidates; /* ascending table rows */
   int64_t *item_count; /* [items] */
@@ -54,7 +56,8 @@ sh_status sh_dataset_item_key(const sh_dataset *d, int64_t item, char *out, size
 sh_status sh_dataset_optimum(const sh_dataset *d, const char *metric, double *out);
 
 /* Writing: the whole content in memory, in the order above. `time`, `action`, `candidates` may be NULL (candidates: all
- * items). Written as path.partial, then renamed. */
+ * items), and so may keys (then 0, 1, 2 ...). Missing folders of the path are made. Written as path.partial, then
+ * renamed. */
 typedef struct sh_dataset_content {
   const char *name, *provenance;
   int64_t users, events, items;
@@ -69,6 +72,7 @@ typedef struct sh_dataset_content {
   int noptimum;
   const char *const *optimum_name; /* [noptimum] "hr@10" ... */
   const double *optimum;
+  const struct sh_data_report *report; /* shoal/data.h; NULL: computed from the content */
 } sh_dataset_content;
 sh_status sh_dataset_write(const sh_dataset_content *c, const char *path);
 

@@ -1,11 +1,11 @@
 /* dist/table.h: row-sharded embedding tables.
  *
- * Keys 0 .. rows-1 -> S virtual shards (a power of two, fixed per table) -> ranks own contiguous ranges of shards: rank r
- * of P owns shards [r*S/P, (r+1)*S/P). A static table stores no keys:
- *     shard(key) = bit_reverse(key mod S)   over log2(S) bits: consecutive keys spread over all ranks at any P and V
- *     place(key) = key / S                  rows of a shard lie by key
- * The *position* of a row is its index when all shards stand one after another; a checkpoint stores rows in this order
- * with offsets[S+1], so its content is the same on every grid, and each rank's part is one contiguous range.
+ * Keys 0 .. rows-1 -> S virtual shards (a power of two, fixed per table) -> ranks own contiguous ranges of shards: rank
+ * r of P owns shards [r*S/P, (r+1)*S/P). A static table stores no keys: shard(key) = bit_reverse(key mod S)   over
+ * log2(S) bits: consecutive keys spread over all ranks at any P and V place(key) = key / S                  rows of a
+ * shard lie by key The *position* of a row is its index when all shards stand one after another; a checkpoint stores
+ * rows in this order with offsets[S+1], so its content is the same on every grid, and each rank's part is one
+ * contiguous range.
  *
  * A step: fetch_begin (ids leave, nothing of the table is read) ... fetch_end (rows arrive) ... grad (row gradients go
  * back over the same plan, merged at the owner in rank order) ... update. All four are collective over the table axis.
@@ -19,20 +19,7 @@
 #include "core/arena.h"
 #include "core/params.h"
 #include "mpi/grid.h"
-
-/* Row optimisers: registry in optim/row_optims.def. */
-typedef enum sh_row_optim {
-  SH_ROW_ADAM_DENSE, /* AdamW over all own rows each step: moments of untouched rows decay and move (the recipe) */
-  SH_ROW_ADAM_LAZY,  /* touched rows only, bias correction by the global step */
-  SH_ROW_ADAGRAD,    /* row-wise: one accumulator a row, mean of squares */
-  SH_ROW_SGD
-} sh_row_optim;
-
-typedef struct sh_row_hyper {
-  double lr, beta1, beta2, eps, weight_decay;
-  double clip_scale; /* multiplies every gradient; 1 without clipping */
-  int64_t step;      /* 1, 2, ... of this update */
-} sh_row_hyper;
+#include "optim/rows.h"
 
 typedef struct sh_table_conf {
   char name[SH_PARAM_NAME]; /* "item" */
@@ -45,7 +32,7 @@ typedef struct sh_table_conf {
   double adagrad_initial; /* initial accumulator */
 } sh_table_conf;
 
-enum { SH_TABLE_STATES = 2 };
+enum { SH_TABLE_STATES = SH_ROW_STATES };
 
 typedef struct sh_table {
   sh_table_conf conf;
@@ -55,32 +42,32 @@ typedef struct sh_table {
   int64_t *shard_start;            /* [S+1] position of each shard's first row */
   int64_t position_first;          /* position of own row 0 */
   int64_t local_rows;
-  float *rows;                      /* [local_rows x width], tight, huge pages, in position order */
-  int nstate;                       /* 0..2 */
-  int state_width[SH_TABLE_STATES]; /* width or 1 */
+  float *rows;                          /* [local_rows x width], tight, huge pages, in position order */
+  int nstate;                           /* 0..2 */
+  int state_width[SH_TABLE_STATES];     /* width or 1 */
   char state_name[SH_TABLE_STATES][16]; /* "exp_avg" "exp_avg_sq" "sum_sq" */
-  float *state[SH_TABLE_STATES];    /* [local_rows x state_width] */
-  struct sh_table_impl *impl;       /* marks, merge buffers */
+  float *state[SH_TABLE_STATES];        /* [local_rows x state_width] */
+  struct sh_table_impl *impl;           /* marks, merge buffers */
 } sh_table;
 
 /* Rows are drawn from (seed, name, key): the same on every grid. */
 sh_status sh_table_create(sh_table *t, const sh_table_conf *conf, const sh_axis *axis);
 void sh_table_destroy(sh_table *t);
 
-int64_t sh_table_position(const sh_table *t, int64_t key);    /* 0 .. V-1 */
-int64_t sh_table_key(const sh_table *t, int64_t position);    /* inverse */
-int sh_table_owner(const sh_table *t, int64_t key);           /* rank on the axis */
-int64_t sh_table_local(const sh_table *t, int64_t key);       /* own row index, or -1 */
+int64_t sh_table_position(const sh_table *t, int64_t key); /* 0 .. V-1 */
+int64_t sh_table_key(const sh_table *t, int64_t position); /* inverse */
+int sh_table_owner(const sh_table *t, int64_t key);        /* rank on the axis */
+int64_t sh_table_local(const sh_table *t, int64_t key);    /* own row index, or -1 */
 
 /* One batch's view of a table. Reused over batches; its arrays live in the arena given at begin. */
 typedef struct sh_fetch {
   int64_t nkeys;
-  int32_t *slot;    /* [nkeys] slot of each key asked for */
-  int64_t nslots;   /* distinct keys, in position order */
+  int32_t *slot;     /* [nkeys] slot of each key asked for */
+  int64_t nslots;    /* distinct keys, in position order */
   int64_t *slot_key; /* [nslots] */
-  int ld;           /* floats between rows: width rounded up to 16, padding zero */
-  float *rows;      /* [nslots x ld], valid after fetch_end */
-  float *drows;     /* [nslots x ld], zeroed by fetch_end: the caller adds gradients here */
+  int ld;            /* floats between rows: width rounded up to 16, padding zero */
+  float *rows;       /* [nslots x ld], valid after fetch_end */
+  float *drows;      /* [nslots x ld], zeroed by fetch_end: the caller adds gradients here */
   struct sh_fetch_impl *impl;
 } sh_fetch;
 void sh_fetch_init(sh_fetch *f, sh_table *t);
@@ -94,7 +81,8 @@ void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t
 void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step);
 
 /* drows travel to their owners and are summed per row in rank order; they stay in the table until update. Returns this
- * rank's sum of squares of the merged gradient (for the global norm, sum over the table axis). */
+ * rank's sum of squares of the merged gradient (for the global norm, sum over the table axis). Called again before the
+ * update, for another fetch or micro-batch, it adds to what is there and returns the square of the whole. */
 double sh_table_grad(sh_table *t, sh_fetch *f);
 
 /* Apply the merged gradient to own rows. */

@@ -19,6 +19,7 @@
 #include "core/arena.h"
 #include "core/params.h"
 #include "data/batch.h"
+#include "kernels/kernels.h"
 
 enum { SH_CALL_SLOTS = 4 };
 
@@ -38,7 +39,7 @@ typedef struct sh_ctx {
   const sh_rows *rows;
   sh_arena *scratch; /* mark and release inside a call; one thread (the one outside parallel regions) */
   bool train;        /* dropout on */
-  bool ref;          /* use the reference kernels (plain formulas, double accumulation) */
+  const sh_kernels *k; /* arithmetic: sh_kernels_best(), or sh_kernels_ref to check it */
   uint32_t seed;
   uint32_t when; /* global step: the time word of dropout counters */
 } sh_ctx;
@@ -49,7 +50,7 @@ typedef struct sh_args {
   int64_t R;                    /* rows of outputs: T, or B with last_only */
   const int32_t *row_token;     /* [R] token of each output row; NULL when R == T (identity) */
   const float *in[SH_CALL_SLOTS];   /* [T x width of slot] */
-  float *out[SH_CALL_SLOTS];        /* [R x width of slot] */
+  float *out[SH_CALL_SLOTS];        /* [R x width of slot]; in backward: what forward wrote */
   const float *dout[SH_CALL_SLOTS]; /* backward: gradients of outputs */
   float *din[SH_CALL_SLOTS];        /* backward: gradients of inputs; NULL when nobody needs it */
   bool add[SH_CALL_SLOTS];          /* add to din[k] (true) or overwrite it (false) */
@@ -76,7 +77,7 @@ typedef struct sh_layer_ops {
 enum { SH_LAYER_PARAMS = 12 };
 struct sh_layer {
   const sh_layer_ops *ops;
-  char name[SH_PARAM_NAME]; /* "block.0" */
+  char name[SH_PARAM_NAME - 16]; /* "block.0" */
   uint32_t site;            /* place in the model: low half of SH_SITE for its random numbers */
   int part, parts;          /* this rank's place on the tensor axis */
   int param[SH_LAYER_PARAMS]; /* rows of the parameter table */

@@ -1,0 +1,27 @@
+# Writes build_info.h at every build, touching it only when something changed.
+# cmake -DSOURCE=… -DOUT=… -DVERSION=… -DCOMPILER=… -DFLAGS=… -P build_info.cmake
+set(commit unknown)
+find_program(GIT git)
+if(GIT AND EXISTS "${SOURCE}/.git")
+  # safe.directory: root may build what another user checked out.
+  set(git ${GIT} -c safe.directory=* -C ${SOURCE})
+  execute_process(COMMAND ${git} rev-parse --short=12 HEAD OUTPUT_VARIABLE head OUTPUT_STRIP_TRAILING_WHITESPACE
+                  RESULT_VARIABLE failed ERROR_QUIET)
+  if(NOT failed)
+    set(commit ${head})
+    execute_process(COMMAND ${git} status --porcelain --untracked-files=no OUTPUT_VARIABLE changes ERROR_QUIET)
+    if(changes)
+      set(commit ${head}-dirty)
+    endif()
+  endif()
+endif()
+string(REPLACE "\"" "\\\"" FLAGS "${FLAGS}")
+set(text "#define SHOAL_VERSION \"${VERSION}\"\n#define SHOAL_COMMIT \"${commit}\"\n")
+string(APPEND text "#define SHOAL_COMPILER \"${COMPILER}\"\n#define SHOAL_FLAGS \"${FLAGS}\"\n")
+set(old "")
+if(EXISTS "${OUT}")
+  file(READ "${OUT}" old)
+endif()
+if(NOT old STREQUAL text)
+  file(WRITE "${OUT}" "${text}")
+endif()

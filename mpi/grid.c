@@ -1,0 +1,101 @@
+#include "mpi/grid.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "mpi/coll.h"
+#include "mpi/internal.h"
+
+int64_t sh_mpi_piece = (int64_t)1 << 30;
+
+static bool mpi_is_up(void) {
+  int up = 0, down = 0;
+  if (MPI_Initialized(&up) != MPI_SUCCESS || !up) return false;
+  return MPI_Finalized(&down) == MPI_SUCCESS && !down;
+}
+
+_Noreturn void sh_abort(const sh_axis *axis, sh_status code, const char *message) {
+  bool up = mpi_is_up();
+  MPI_Comm job = axis && axis->impl ? axis->impl->job : MPI_COMM_SELF;
+  int rank = 0;
+  if (up && axis && axis->impl) MPI_Comm_rank(job, &rank);
+  fflush(stdout);
+  fprintf(stderr, "shoal: rank %d: %s\n", rank, message);
+  fflush(stderr);
+  if (up) MPI_Abort(job, (int)code);
+  _exit((int)code);
+}
+
+void sh_mpi_check(const sh_axis *axis, int code, const char *call) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = "unknown error", line[MPI_MAX_ERROR_STRING + 128];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  snprintf(line, sizeof line, "%s failed on axis %s: %s", call, axis ? axis->name : "world", text);
+  sh_abort(axis, SH_ERR_INTERNAL, line);
+}
+
+int sh_mpi_int(const sh_axis *axis, int64_t n, const char *what) {
+  if (n < 0 || n > INT_MAX) {
+    char line[160];
+    snprintf(line, sizeof line, "%s is %lld, MPI takes 0 to %d", what, (long long)n, INT_MAX);
+    sh_abort(axis, SH_ERR_INTERNAL, line);
+  }
+  return (int)n;
+}
+
+static sh_axis axis_make(const char *name, MPI_Comm comm, MPI_Comm job) {
+  sh_axis a = {.name = name, .impl = sh_malloc(sizeof *a.impl)};
+  *a.impl = (struct sh_axis_impl){.comm = comm, .job = job};
+  SH_MPI(&a, MPI_Comm_set_errhandler, comm, MPI_ERRORS_RETURN);
+  SH_MPI(&a, MPI_Comm_rank, comm, &a.index);
+  SH_MPI(&a, MPI_Comm_size, comm, &a.size);
+  return a;
+}
+
+sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
+  if (!mpi_is_up()) return sh_fail(SH_ERR_INTERNAL, "a grid over a communicator needs MPI to be initialised");
+  MPI_Comm world = *(const MPI_Comm *)mpi_comm, comm, data, across;
+  int size = 0;
+  SH_MPI(NULL, MPI_Comm_size, world, &size);
+  if (tensor < 1 || size % tensor)
+    return sh_fail(SH_ERR_USAGE, "parallel.tensor is %d, which does not divide the %d rank%s", tensor, size,
+                   size == 1 ? "" : "s");
+  SH_MPI(NULL, MPI_Comm_dup, world, &comm);
+  g->world = axis_make("world", comm, comm);
+  g->table = g->world;
+  g->table.name = "table";
+  /* Neighbours share a tensor group: it talks the most and should stay on one node. */
+  SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index % tensor, g->world.index, &data);
+  SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index / tensor, g->world.index, &across);
+  g->data = axis_make("data", data, comm);
+  g->tensor = axis_make("tensor", across, comm);
+  return SH_OK;
+}
+
+static void axis_free(sh_axis *a) {
+  if (!a->impl) return;
+  if (mpi_is_up()) SH_MPI(a, MPI_Comm_free, &a->impl->comm);
+  free(a->impl);
+  a->impl = NULL;
+}
+
+void sh_grid_destroy(sh_grid *g) {
+  axis_free(&g->tensor);
+  axis_free(&g->data);
+  axis_free(&g->world);
+  g->table.impl = NULL; /* was the world's */
+}
+
+void sh_grid_single(sh_grid *g) {
+  *g = (sh_grid){
+      .world = {"world", 0, 1, NULL},
+      .data = {"data", 0, 1, NULL},
+      .tensor = {"tensor", 0, 1, NULL},
+      .table = {"table", 0, 1, NULL},
+  };
+}

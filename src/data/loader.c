@@ -1,0 +1,182 @@
+#include "data/loader.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void sh_loader_create(sh_loader *l, const sh_samples *s, const sh_conf_batch *conf, uint32_t seed, int64_t shuffle_block,
+                      bool request_time, int rank, int ranks) {
+  *l = (sh_loader){.samples = s, .seed = seed, .users = conf->users, .tokens = conf->tokens, .rank = rank,
+                   .ranks = ranks, .micro = (int)conf->accumulate, .linear = 1, .request_time = request_time,
+                   .epoch = -1};
+  sh_order_create(&l->order, s->n, shuffle_block);
+}
+
+void sh_loader_destroy(sh_loader *l) {
+  sh_order_destroy(&l->order);
+  free(l->start);
+  free(l->sample);
+  free(l->bin);
+  free(l->by_cost);
+  *l = (sh_loader){0};
+}
+
+void sh_loader_cost(sh_loader *l, double linear, double quadratic) { l->linear = linear, l->quadratic = quadratic; }
+
+/* Batches of at least one sample and at most `tokens` tokens (more only when one sample alone has more). */
+static void cut_by_tokens(sh_loader *l) {
+  int64_t capacity = 0, n = 0, tokens = 0;
+  free(l->start);
+  l->start = NULL;
+  for (int64_t p = 0; p < l->samples->n; p++) {
+    int64_t length = sh_samples_get(l->samples, sh_order_at(&l->order, p)).length;
+    if (p == 0 || tokens + length > l->tokens) {
+      if (n + 2 > capacity) l->start = sh_realloc(l->start, sizeof(int64_t) * (size_t)(capacity = 2 * capacity + 64));
+      l->start[n++] = p;
+      tokens = 0;
+    }
+    tokens += length;
+  }
+  l->start[n] = l->samples->n;
+  l->steps = n;
+}
+
+static void enter_epoch(sh_loader *l, int64_t epoch) {
+  if (l->epoch == epoch) return;
+  sh_order_epoch(&l->order, l->seed, (uint32_t)epoch);
+  l->epoch = epoch;
+  l->steps = (l->samples->n + l->users - 1) / l->users;
+  if (l->tokens > 0) cut_by_tokens(l);
+}
+
+int64_t sh_loader_steps(sh_loader *l, int64_t epoch) {
+  enter_epoch(l, epoch);
+  return l->steps;
+}
+
+static double cost_of(const sh_loader *l, int64_t length) {
+  return (double)length * (l->linear + l->quadratic * (double)length);
+}
+
+static void reserve(sh_loader *l, int64_t n) {
+  if (n <= l->capacity) return;
+  l->capacity = n + n / 4;
+  l->sample = sh_realloc(l->sample, sizeof(sh_sample) * (size_t)l->capacity);
+  l->bin = sh_realloc(l->bin, sizeof(int32_t) * (size_t)l->capacity);
+  l->by_cost = sh_realloc(l->by_cost, sizeof(int64_t) * (size_t)l->capacity);
+}
+
+static int descending(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* bin[i] for n samples; returns the imbalance. Equal costs go by place in the batch, so every rank deals alike. */
+static double deal(sh_loader *l, int64_t n, sh_arena *arena) {
+  int bins = l->ranks * l->micro;
+  double *load = SH_ARENA_ZNEW(arena, double, bins), total = 0, top = 0;
+  for (int64_t i = 0; i < n; i++) l->by_cost[i] = ((int64_t)l->sample[i].length << 32) | (n - 1 - i);
+  qsort(l->by_cost, (size_t)n, sizeof(int64_t), descending);
+  for (int64_t k = 0; k < n; k++) {
+    int64_t i = n - 1 - (l->by_cost[k] & 0xffffffff);
+    int best = 0;
+    for (int b = 1; b < bins; b++)
+      if (load[b] < load[best]) best = b;
+    l->bin[i] = best;
+    load[best] += cost_of(l, l->sample[i].length);
+  }
+  for (int b = 0; b < bins; b++) {
+    total += load[b];
+    if (load[b] > top) top = load[b];
+  }
+  return total > 0 ? top * bins / total : 1;
+}
+
+typedef struct columns {
+  int32_t *offsets, *position, *sequence;
+  int64_t *sample, *item, *target, *time, *next_time;
+} columns;
+
+static columns new_columns(int64_t B, int64_t T, bool time, sh_arena *a) {
+  columns c = {.offsets = SH_ARENA_NEW(a, int32_t, B + 1),
+               .position = SH_ARENA_NEW(a, int32_t, T),
+               .sequence = SH_ARENA_NEW(a, int32_t, T),
+               .sample = SH_ARENA_NEW(a, int64_t, B),
+               .item = SH_ARENA_NEW(a, int64_t, T + 1),
+               .target = SH_ARENA_NEW(a, int64_t, T)};
+  if (time) {
+    c.time = SH_ARENA_NEW(a, int64_t, T + 1);
+    c.next_time = SH_ARENA_NEW(a, int64_t, T);
+  }
+  c.offsets[0] = 0;
+  return c;
+}
+
+/* Sequence s: L inputs and the event behind them. Columns hold one entry more than T for the last target. */
+static sh_status read_sequence(const sh_dataset *d, const sh_sample *sample, bool request_time, columns *c, int64_t s) {
+  int64_t at = c->offsets[s], L = sample->length;
+  SH_TRY(sh_dataset_items(d, sample->first, L + 1, c->item + at));
+  for (int64_t i = 0; i < L; i++) {
+    c->target[at + i] = c->item[at + i + 1];
+    c->position[at + i] = (int32_t)i;
+    c->sequence[at + i] = (int32_t)s;
+  }
+  if (c->time) {
+    SH_TRY(sh_dataset_times(d, sample->first, L + 1, c->time + at));
+    memcpy(c->next_time + at, c->time + at + (request_time ? 1 : 0), sizeof(int64_t) * (size_t)L);
+  }
+  c->sample[s] = sample->id;
+  c->offsets[s + 1] = (int32_t)(at + L);
+  return SH_OK;
+}
+
+/* The schema's features under their names; those with members of their own share the arrays. */
+static void finish(sh_batch *b, const columns *c) {
+  b->offsets = c->offsets, b->sample = c->sample, b->item = c->item, b->target = c->target;
+  b->time = c->time, b->next_time = c->next_time, b->position = c->position, b->sequence = c->sequence;
+  b->feature[b->nfeatures++] = (sh_feature){.name = "item", .kind = SH_FEATURE_TOKEN, .width = 1, .ints = c->item};
+  if (c->time)
+    b->feature[b->nfeatures++] = (sh_feature){.name = "time", .kind = SH_FEATURE_TOKEN, .width = 1, .ints = c->time};
+}
+
+sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int64_t step, sh_arena *arena,
+                         sh_global_batch *out) {
+  enter_epoch(l, epoch);
+  const sh_samples *s = l->samples;
+  int64_t first = l->start ? l->start[step_in_epoch] : step_in_epoch * l->users;
+  int64_t last = l->start ? l->start[step_in_epoch + 1] : first + l->users;
+  if (last > s->n) last = s->n;
+  int64_t n = last - first;
+  reserve(l, n);
+  *out = (sh_global_batch){.nmicro = l->micro, .global_users = n, .epoch = epoch, .step_in_epoch = step_in_epoch,
+                           .step = step};
+  out->micro = SH_ARENA_ZNEW(arena, sh_batch, l->micro);
+  for (int64_t i = 0; i < n; i++) {
+    l->sample[i] = sh_samples_get(s, sh_order_at(&l->order, first + i));
+    out->global_tokens += l->sample[i].length;
+  }
+  out->imbalance = deal(l, n, arena);
+  for (int m = 0; m < l->micro; m++) {
+    sh_batch *b = &out->micro[m];
+    int mine = l->rank * l->micro + m;
+    for (int64_t i = 0; i < n; i++)
+      if (l->bin[i] == mine) b->B++, b->T += l->sample[i].length;
+    columns c = new_columns(b->B, b->T, s->data->has_time, arena);
+    int64_t q = 0;
+    for (int64_t i = 0; i < n; i++)
+      if (l->bin[i] == mine) SH_TRY(read_sequence(s->data, &l->sample[i], l->request_time, &c, q++));
+    b->epoch = epoch, b->step = step;
+    finish(b, &c);
+    out->tokens += b->T;
+  }
+  return SH_OK;
+}
+
+sh_status sh_loader_queries(const sh_samples *s, bool request_time, const sh_sample *query, int64_t n, sh_arena *arena,
+                            sh_batch *out) {
+  *out = (sh_batch){.B = n};
+  for (int64_t i = 0; i < n; i++) out->T += query[i].length;
+  columns c = new_columns(n, out->T, s->data->has_time, arena);
+  for (int64_t i = 0; i < n; i++) SH_TRY(read_sequence(s->data, &query[i], request_time, &c, i));
+  finish(out, &c);
+  return SH_OK;
+}

@@ -1,0 +1,66 @@
+/* dist/build.h: from a model file's ordered calls to something that runs.
+ *
+ * A model file states calls and slots; the builder deals parameters to the tensor axis (`split`), and owns conf copies.
+ * Forward walks the calls, backward walks them in reverse. No graph engine.
+ */
+#ifndef SH_DIST_BUILD_H
+#define SH_DIST_BUILD_H
+
+#include "core/config.h"
+#include "nn/layer.h"
+
+typedef struct sh_call {
+  sh_layer layer;
+  int nin, nout, in[SH_CALL_SLOTS], out[SH_CALL_SLOTS];
+  int param_first, param_last; /* rows of the parameter table it appended: [first, last) */
+} sh_call;
+
+typedef struct sh_slot {
+  char name[SH_PARAM_NAME];
+  int width;
+} sh_slot;
+
+enum { SH_MODEL_CALLS = 2048, SH_MODEL_SLOTS = 4096 };
+
+typedef struct sh_model {
+  sh_params params;
+  int ncalls, nslots;
+  sh_call *call;
+  sh_slot *slot;
+  int output; /* slot of the final hidden states [T x D] */
+  int width;  /* D */
+  bool needs_time_runs;
+} sh_model;
+
+/* For model files. A slot is local: `width` is what this part holds. */
+int sh_build_slot(sh_model *m, int width, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Append a call; conf (ops->conf_bytes) is copied. Calls that share a prefix of parameter names share `name`. */
+void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const void *conf, int nin, const int *in,
+                   int nout, const int *out);
+
+/* Registry model/models.def: name and build function. Parameters are allocated, zero; sh_params_init draws them. */
+sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, int part, int parts);
+void sh_model_destroy(sh_model *m);
+
+/* Slot arrays of one forward pass, in the step arena. */
+typedef struct sh_pass {
+  int64_t T, R;
+  const int32_t *row_token;
+  float **value, **grad; /* [nslots] */
+  float **tape;          /* [ncalls] */
+} sh_pass;
+
+/* Returns the output rows [T x D], or [B x D] of each sequence's last token with last_only (inference; the last block
+ * computes nothing else). Sequences must not be empty with last_only. */
+float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_arena *step, sh_pass *pass);
+
+/* doutput[T x D] is the gradient of the output. Adds to params.grad and to the context's row gradients. `ready` (may be
+ * NULL) is told after each call that gradients of parameter rows first .. last-1 are final. */
+typedef void (*sh_ready)(void *arg, int first, int last);
+void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_arena *step,
+                       sh_ready ready, void *arg);
+
+/* Forward operations of a batch: linear and attention parts, x2 per multiply-add. */
+void sh_model_flops(const sh_model *m, const sh_batch *b, double *linear, double *attention);
+
+#endif

@@ -1,0 +1,200 @@
+/* The way of rows to their users, and of gradients back. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dist/table_internal.h"
+
+enum { FEW = 256, AHEAD = 8, BLOCK = 64 };
+
+void sh_fetch_init(sh_fetch *f, sh_table *t) {
+  *f = (sh_fetch){.ld = (t->conf.width + 15) / 16 * 16, .impl = sh_calloc(1, sizeof *f->impl)};
+  f->impl->table = t;
+  f->impl->exchange = sh_exchange_create(t->axis);
+  f->impl->count = sh_calloc((size_t)t->axis->size, sizeof *f->impl->count);
+}
+
+void sh_fetch_free(sh_fetch *f) {
+  if (!f->impl) return;
+  sh_exchange_destroy(f->impl->exchange);
+  free(f->impl->count);
+  free(f->impl);
+  *f = (sh_fetch){0};
+}
+
+/* Keys of the slots: positions ascend, so the shard is mostly the one before or its neighbour. */
+static void name_slots(const sh_table *t, sh_fetch *f) {
+  const int64_t *position = f->impl->position, *start = t->shard_start;
+#pragma omp parallel for schedule(static) if (f->nslots > FEW)
+  for (int64_t first = 0; first < f->nslots; first += FEW) {
+    int64_t last = first + FEW < f->nslots ? first + FEW : f->nslots, shard = sh_shard_at(t, position[first]);
+    for (int64_t s = first; s < last; s++) {
+      if (position[s] >= start[shard + 1]) shard++;
+      if (position[s] >= start[shard + 1]) shard = sh_shard_at(t, position[s]);
+      f->slot_key[s] = ((position[s] - start[shard]) << t->shard_bits) + sh_bit_reverse(shard, t->shard_bits);
+    }
+  }
+}
+
+void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch) {
+  struct sh_fetch_impl *impl = f->impl;
+  assert(impl->table == t && nkeys >= 0);
+  f->nkeys = nkeys;
+  f->rows = f->drows = NULL;
+  f->slot = SH_ARENA_NEW(batch, int32_t, nkeys);
+  f->nslots = sh_table_distinct(t, keys, nkeys, f->slot, batch, &impl->position);
+  f->slot_key = SH_ARENA_NEW(batch, int64_t, f->nslots);
+  name_slots(t, f);
+  if (t->axis->size == 1) return; /* every position is a row of this rank */
+  const int64_t *rank_start = t->impl->rank_start;
+  int64_t before = 0;
+  for (int r = 0; r < t->axis->size; r++) {
+    int64_t end = sh_lower_bound(impl->position, f->nslots, rank_start[r + 1]);
+    impl->count[r] = end - before;
+    before = end;
+  }
+  sh_exchange_ids_begin(impl->exchange, impl->position, impl->count);
+}
+
+/* Own rows at these positions, in their order; padding is zero. */
+static void gather(const sh_table *t, const int64_t *position, int64_t n, float *out, int64_t ld) {
+  int64_t D = t->conf.width;
+  size_t bytes = sizeof *out * (size_t)D;
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t i = 0; i < n; i++) {
+    if (i + AHEAD < n) {
+      const float *next = t->rows + (position[i + AHEAD] - t->position_first) * D;
+      for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(next + d);
+    }
+    memcpy(out + i * ld, t->rows + (position[i] - t->position_first) * D, bytes);
+    for (int64_t d = D; d < ld; d++) out[i * ld + d] = 0;
+  }
+}
+
+/* n rows from one row length to another; what is behind `width` becomes zero. */
+static void repack(const float *in, int64_t in_ld, float *out, int64_t out_ld, int64_t width, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t i = 0; i < n; i++) {
+    memcpy(out + i * out_ld, in + i * in_ld, sizeof *in * (size_t)width);
+    for (int64_t d = width; d < out_ld; d++) out[i * out_ld + d] = 0;
+  }
+}
+
+static void clear(float *x, int64_t ld, int64_t n) {
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t i = 0; i < n; i++) memset(x + i * ld, 0, sizeof *x * (size_t)ld);
+}
+
+void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step) {
+  struct sh_fetch_impl *impl = f->impl;
+  int64_t D = t->conf.width;
+  f->rows = SH_ARENA_NEW(step, float, f->nslots * f->ld);
+  f->drows = SH_ARENA_NEW(step, float, f->nslots * f->ld);
+  if (t->axis->size == 1) {
+    gather(t, impl->position, f->nslots, f->rows, f->ld);
+    clear(f->drows, f->ld, f->nslots);
+    return;
+  }
+  impl->nasked = sh_exchange_ids_end(impl->exchange, &impl->asked, &impl->asked_count);
+  float *wire = sh_buffer_need(&t->impl->wire, sizeof *wire * (size_t)(impl->nasked * D));
+  bool tight = f->ld == D;
+  float *in = tight ? f->rows : sh_buffer_need(&t->impl->pack, sizeof *in * (size_t)(f->nslots * D));
+  gather(t, impl->asked, impl->nasked, wire, D);
+  sh_exchange_rows_begin(impl->exchange, wire, in, D);
+  clear(f->drows, f->ld, f->nslots);
+  sh_exchange_rows_end(impl->exchange);
+  if (!tight) repack(in, D, f->rows, f->ld, D, f->nslots);
+}
+
+/* Rows that any source has, ascending. */
+static int64_t unite(sh_table *t, int nsources, sh_buffer *rows) {
+  struct sh_table_impl *impl = t->impl;
+  if (nsources == 1) { /* in order and distinct already */
+    const struct sh_grad_source *only = &impl->source[0];
+    int64_t *out = sh_buffer_need(rows, sizeof *out * (size_t)only->n);
+    for (int64_t i = 0; i < only->n; i++) out[i] = only->row[i] - only->base;
+    return only->n;
+  }
+  for (int k = 0; k < nsources; k++) {
+    const struct sh_grad_source *s = &impl->source[k];
+#pragma omp parallel for schedule(static) if (s->n > 4096)
+    for (int64_t i = 0; i < s->n; i++) sh_marks_set(&impl->own, s->row[i] - s->base);
+  }
+  int64_t n = sh_marks_count(&impl->own);
+  sh_marks_take(&impl->own, sh_buffer_need(rows, sizeof(int64_t) * (size_t)n));
+  return n;
+}
+
+static double square_of(const float *x, int64_t n) {
+  double part[4] = {0};
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int k = 0; k < 4; k++) part[k] += (double)x[i + k] * (double)x[i + k];
+  for (; i < n; i++) part[0] += (double)x[i] * (double)x[i];
+  return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+/* Sum the sources' gradients of touched[first, last) into grad, source after source; returns the sum of squares. */
+static double merge_block(const sh_table *t, int nsources, const int64_t *touched, int64_t first, int64_t last,
+                          float *grad) {
+  int64_t D = t->conf.width;
+  memset(grad + first * D, 0, sizeof *grad * (size_t)((last - first) * D));
+  for (int k = 0; k < nsources; k++) {
+    const struct sh_grad_source *s = &t->impl->source[k];
+    int64_t i = sh_lower_bound(s->row, s->n, touched[first] + s->base);
+    for (int64_t at = first; i < s->n && s->row[i] - s->base <= touched[last - 1]; i++) {
+      while (touched[at] < s->row[i] - s->base) at++;
+      float *sum = grad + at * D;
+      const float *add = s->grad + i * s->ld;
+      for (int64_t d = 0; d < D; d++) sum[d] += add[d];
+    }
+  }
+  return square_of(grad + first * D, (last - first) * D);
+}
+
+/* The places gradients come from, in the order of summation: what waits already, then the ranks. */
+static int list_sources(sh_table *t, const sh_fetch *f, const float *wire) {
+  struct sh_table_impl *impl = t->impl;
+  struct sh_grad_source *s = impl->source;
+  int64_t D = t->conf.width;
+  int n = 0;
+  if (impl->pending)
+    s[n++] = (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0, impl->grad[impl->now].data, D};
+  if (t->axis->size == 1) {
+    s[n++] = (struct sh_grad_source){f->impl->position, f->nslots, 0, f->drows, f->ld};
+    return n;
+  }
+  for (int64_t r = 0, at = 0; r < t->axis->size; at += f->impl->asked_count[r], r++)
+    s[n++] = (struct sh_grad_source){f->impl->asked + at, f->impl->asked_count[r], t->position_first, wire + at * D, D};
+  return n;
+}
+
+double sh_table_grad(sh_table *t, sh_fetch *f) {
+  struct sh_table_impl *impl = t->impl;
+  int64_t D = t->conf.width;
+  float *wire = NULL;
+  assert(f->drows);
+  if (t->axis->size > 1) {
+    const float *out = f->drows;
+    if (f->ld != D) {
+      out = sh_buffer_need(&impl->pack, sizeof *out * (size_t)(f->nslots * D));
+      repack(f->drows, f->ld, impl->pack.data, D, D, f->nslots);
+    }
+    wire = sh_buffer_need(&impl->wire, sizeof *wire * (size_t)(f->impl->nasked * D));
+    sh_exchange_grads_begin(f->impl->exchange, out, wire, D);
+    sh_exchange_grads_end(f->impl->exchange);
+  }
+  int nsources = list_sources(t, f, wire), into = !impl->now;
+  int64_t n = unite(t, nsources, &impl->touched[into]), blocks = (n + BLOCK - 1) / BLOCK;
+  const int64_t *touched = impl->touched[into].data;
+  float *grad = sh_buffer_need(&impl->grad[into], sizeof *grad * (size_t)(n * D));
+  double *square = sh_buffer_need(&impl->block_square, sizeof *square * (size_t)blocks), total = 0;
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t b = 0; b < blocks; b++)
+    square[b] = merge_block(t, nsources, touched, b * BLOCK, (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n, grad);
+  for (int64_t b = 0; b < blocks; b++) total += square[b];
+  impl->now = into;
+  impl->ntouched = n;
+  impl->pending = true;
+  return total;
+}

@@ -1,0 +1,87 @@
+/* dist/table_internal.h: what the files of the table share. Included by table*.c and tests only. */
+#ifndef SH_DIST_TABLE_INTERNAL_H
+#define SH_DIST_TABLE_INTERNAL_H
+
+#include "dist/marks.h"
+#include "dist/table.h"
+#include "mpi/exchange.h"
+
+/* A buffer that only grows, with room to spare, so that steps soon stop asking the system. */
+typedef struct sh_buffer {
+  void *data;
+  size_t bytes;
+} sh_buffer;
+void *sh_buffer_need(sh_buffer *b, size_t bytes); /* contents are lost when it grows */
+
+/* Gradients from one place: of rows[n], ascending, counted from `base`. */
+struct sh_grad_source {
+  const int64_t *row;
+  int64_t n, base;
+  const float *grad;
+  int64_t ld;
+};
+
+struct sh_table_impl {
+  int64_t *start_of_mod; /* [S] first position of the shard of keys with key mod S = m: one look-up a key */
+  int64_t *rank_start;   /* [axis size + 1] position of each rank's first row */
+  /* Distinct keys: marks and a direct array over positions up to direct_limit rows, else a hash set. */
+  int64_t direct_limit;
+  sh_marks asked;
+  int32_t *slot_of; /* [V], NULL when beyond the limit */
+  sh_buffer set, set_slot, sort[2];
+  /* Rows on their way: one asked of this rank, one asked by it when its rows are padded. */
+  sh_buffer wire, pack;
+  /* The merged gradient: rows touched, ascending, and their gradients; two, for merging one into the other. */
+  sh_marks own;
+  sh_buffer touched[2], grad[2], block_square;
+  int now;                       /* which of the two */
+  bool pending;                  /* a gradient waits for update */
+  struct sh_grad_source *source; /* [axis size + 1] */
+  int64_t ntouched;
+};
+
+struct sh_fetch_impl {
+  sh_table *table;
+  sh_exchange *exchange;
+  int64_t *position; /* [nslots] batch arena */
+  int64_t *count;    /* [axis size] slots of each owner */
+  int64_t nasked;
+  const int64_t *asked, *asked_count; /* positions others want of this rank */
+};
+
+static inline int64_t sh_position_of(const sh_table *t, int64_t key) {
+  return t->impl->start_of_mod[key & (((int64_t)1 << t->shard_bits) - 1)] + (key >> t->shard_bits);
+}
+
+/* The lowest `bits` bits of x in opposite order: shard <-> key mod S. */
+static inline int64_t sh_bit_reverse(int64_t x, int bits) {
+  uint32_t v = __builtin_bswap32((uint32_t)x);
+  v = (v >> 4 & 0x0F0F0F0Fu) | (v & 0x0F0F0F0Fu) << 4;
+  v = (v >> 2 & 0x33333333u) | (v & 0x33333333u) << 2;
+  v = (v >> 1 & 0x55555555u) | (v & 0x55555555u) << 1;
+  return bits ? (int64_t)(v >> (32 - bits)) : 0;
+}
+
+/* First index of an ascending list whose entry is not below x. */
+static inline int64_t sh_lower_bound(const int64_t *list, int64_t n, int64_t x) {
+  int64_t low = 0;
+  while (low < n) {
+    int64_t mid = low + (n - low) / 2;
+    if (list[mid] < x)
+      low = mid + 1;
+    else
+      n = mid;
+  }
+  return low;
+}
+
+/* The shard of a position: the last that starts at or before it, since empty ones before it start there too. */
+static inline int64_t sh_shard_at(const sh_table *t, int64_t position) {
+  return sh_lower_bound(t->shard_start, ((int64_t)1 << t->shard_bits) + 1, position + 1) - 1;
+}
+
+/* The distinct positions of keys[n], ascending, in the arena; slot[i] = place of key i's position among them. */
+int64_t sh_table_distinct(sh_table *t, const int64_t *keys, int64_t n, int32_t *slot, sh_arena *arena,
+                          int64_t **positions);
+
+#endif

@@ -1,0 +1,33 @@
+/* The function table of one instruction set. */
+#include "kernels/fast/fast.h"
+#include "kernels/gemm.h"
+
+#define STR2(x) #x
+#define STR(x)  STR2(x)
+
+extern const sh_kernels SH_JOIN(sh_kernels, SH_ISA);
+const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
+    .name = STR(SH_ISA),
+    .gemm = sh_gemm,
+    .gemm_tn = sh_gemm_tn,
+    .layernorm = SH_FN(layernorm),
+    .layernorm_back = SH_FN(layernorm_back),
+    .rmsnorm = SH_FN(rmsnorm),
+    .rmsnorm_back = SH_FN(rmsnorm_back),
+    .silu = SH_FN(silu),
+    .silu_back = SH_FN(silu_back),
+    .dropout = SH_FN(dropout),
+    .hstu_attention = SH_FN(hstu_attention),
+    .hstu_attention_back = SH_FN(hstu_attention_back),
+    .fuxi_attention = SH_FN(fuxi_attention),
+    .fuxi_attention_back = SH_FN(fuxi_attention_back),
+    .softmax_attention = SH_FN(softmax_attention),
+    .softmax_attention_back = SH_FN(softmax_attention_back),
+    .adamw = SH_FN(adamw),
+    .gather_dots = SH_FN(gather_dots),
+    .gather_sum = SH_FN(gather_sum),
+    .pair_sum = SH_FN(pair_sum),
+    .softmax = SH_FN(softmax),
+    .dot = SH_FN(dot),
+    .axpy = SH_FN(axpy),
+};

@@ -1,0 +1,126 @@
+/* kernels/kernels.h: arithmetic on local arrays, behind one table per instruction set.
+ *
+ * `ref` is the plain formula with double accumulation, never tuned. Every other table is the same set of functions from
+ * src/kernels/fast/, compiled per instruction set. All functions are single-threaded: callers cut the work.
+ * Arrays are float, row major; `ld` is the distance between rows.
+ */
+#ifndef SH_KERNELS_KERNELS_H
+#define SH_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Dropout of a row of elements: which are dropped is drawn from these counters (core/rng.h). threshold 0: none. */
+typedef struct sh_drop {
+  uint32_t seed, site, when;
+  uint32_t threshold; /* element dropped when its 32-bit number is below */
+  float scale;        /* 1 / (1 - p) */
+} sh_drop;
+
+/* Attention of one head over one sequence, keys j <= query i. Arrays point at the sequence's first token and the head's
+ * first column; rows are tokens, ld apart. Query rows are query_first .. L-1 (0 in training, L-1 for last-only), and q,
+ * out, dq, dout point at row query_first. */
+typedef struct sh_heads_io {
+  int L, query_first;
+  int dqk, dv;
+  int ldq, ldkv, ldout; /* q and dq; k, v and dk, dv; out and dout */
+  const float *q, *k, *v;
+  float *out;
+  const float *dout;           /* backward */
+  float *dq, *dk, *dv_;        /* backward, overwritten; dk and dv_ have all L rows */
+} sh_heads_io;
+
+/* Relative bias of pointwise attention. */
+typedef struct sh_rel_bias {
+  const float *pos; /* pos[j - i], j - i in -(L-1) .. 0 */
+  const float *ts;  /* [129] by time bucket, or NULL: no time bias */
+  const int32_t *run_start; /* [L+1] of this sequence (absolute indices into end and bucket) */
+  const int32_t *run_end;
+  const uint8_t *run_bucket;
+  float *dpos; /* backward, added to, indexed as pos */
+  float *dts;
+} sh_rel_bias;
+
+/* FuXi's maps besides attention: position and time, each applied to the values as its own channel. */
+typedef struct sh_fuxi_maps {
+  sh_rel_bias bias;      /* position; and FuXi-alpha's time map by buckets */
+  int channels;          /* 3: position, time, semantic (alpha); 2: position, time (beta) */
+  int channel_stride;    /* columns between a head's channels in out and dout: dv */
+  int time_function;     /* beta: 0 a (1 + x)^-b, 1 a exp(-e^b x), x = max(next_time_i - time_j, 0) */
+  float a, b;
+  const int64_t *time, *next_time; /* of the sequence; beta */
+  double *da, *db;       /* backward, added to */
+} sh_fuxi_maps;
+
+typedef struct sh_kernels {
+  const char *name;
+
+  /* C[M x N] = A[M x K] B[K x N] (+ C when add). */
+  void (*gemm)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
+               int64_t ldc, bool add);
+  /* C[M x N] = A[K x M]^T B[K x N] (+ C when add). */
+  void (*gemm_tn)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
+                  int64_t ldc, bool add);
+
+  /* y = (x - mean) r, r = (biased variance + eps)^-1/2 over n columns, no scale or shift; rstd[rows]. */
+  void (*layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy, float *rstd);
+  /* dx = r (dy - mean(dy) - y mean(dy y)) (+ dx when add). */
+  void (*layernorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
+                         int64_t lddy, float *dx, int64_t lddx, bool add);
+  /* y = x r, r = (mean(x^2) + eps)^-1/2; dx = r (dy - y mean(dy y)). */
+  void (*rmsnorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy, float *rstd);
+  void (*rmsnorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
+                       int64_t lddy, float *dx, int64_t lddx, bool add);
+
+  void (*silu)(int64_t n, const float *z, float *y);
+  void (*silu_back)(int64_t n, const float *z, const float *dy, float *dz); /* dz = dy silu'(z) */
+
+  /* y[k] = x[k] times keep mask and scale, for elements first .. first+n-1 of (sample, position). x may be y. */
+  void (*dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x, float *y);
+
+  /* HSTU: out_i = sum_j silu(q_i.k_j + pos[j-i] + ts[bucket(i,j)]) / divisor * v_j. `work` from attention_work(). */
+  void (*hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work);
+  void (*hstu_attention_back)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work);
+  /* FuXi: out_i = [sum_j pos v_j, sum_j time v_j, sum_j silu(q_i.k_j) / divisor v_j], raw position and time maps. */
+  void (*fuxi_attention)(const sh_heads_io *h, const sh_fuxi_maps *m, float divisor, float *work);
+  void (*fuxi_attention_back)(const sh_heads_io *h, const sh_fuxi_maps *m, float divisor, float *work);
+  /* SASRec: out_i = sum_j drop(softmax_j(scale q_i.k_j)) v_j; dropout element = head * element_stride + j. */
+  void (*softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *d, int64_t sample, int64_t first_element,
+                            float *work);
+  void (*softmax_attention_back)(const sh_heads_io *h, float scale, const sh_drop *d, int64_t sample,
+                                 int64_t first_element, float *work);
+
+  /* AdamW over n elements; c1 = 1 - beta1^t, c2 = 1 - beta2^t. */
+  void (*adamw)(int64_t n, float lr, float beta1, float beta2, float eps, float decay, double c1, double c2, float scale,
+                const float *grad, float *value, float *m, float *v);
+
+  /* The sampled loss; n rows named by slot, `width` columns, a multiple of 16.
+   * gather_dots: out[j] = h . rows[slot[j]];  gather_sum: out = sum_j coef[j] rows[slot[j]];
+   * pair_sum: out = sum over pairs p of coef[p] h[p / stride], in the order given. */
+  void (*gather_dots)(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
+                      float *out);
+  void (*gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
+                     float *out);
+  void (*pair_sum)(int64_t n, int64_t width, const float *coef, const int32_t *pair, int32_t stride, const float *h,
+                   int64_t ld, float *out);
+  /* x = exp(x - max) / sum; returns the sum and the maximum. */
+  float (*softmax)(int64_t n, float *x, float *max);
+
+  float (*dot)(int64_t n, const float *a, const float *b);
+  void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a x */
+} sh_kernels;
+
+/* The best table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
+const sh_kernels *sh_kernels_best(void);
+const sh_kernels *sh_kernels_named(const char *name); /* NULL when unknown or not supported by this CPU */
+const char *sh_kernels_isa(void);
+
+/* Names of the tables this CPU runs, `ref` first; returns how many. */
+int sh_kernels_available(const char *names[8]);
+
+/* Floats of workspace for one sequence of at most L tokens. */
+int64_t sh_attention_work(int64_t L, int64_t dqk, int64_t dv);
+
+extern const sh_kernels sh_kernels_ref;
+
+#endif

@@ -1,0 +1,156 @@
+/* The reference table: row-wise and element-wise formulas. */
+#include <math.h>
+
+#include "core/rng.h"
+#include "kernels/ref/ref.h"
+
+static void gemm(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
+                 int64_t ldc, bool add) {
+  for (int64_t m = 0; m < M; m++)
+    for (int64_t n = 0; n < N; n++) {
+      double s = add ? (double)C[m * ldc + n] : 0;
+      for (int64_t k = 0; k < K; k++) s += (double)A[m * lda + k] * (double)B[k * ldb + n];
+      C[m * ldc + n] = (float)s;
+    }
+}
+
+static void gemm_tn(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
+                    int64_t ldc, bool add) {
+  for (int64_t m = 0; m < M; m++)
+    for (int64_t n = 0; n < N; n++) {
+      double s = add ? (double)C[m * ldc + n] : 0;
+      for (int64_t k = 0; k < K; k++) s += (double)A[k * lda + m] * (double)B[k * ldb + n];
+      C[m * ldc + n] = (float)s;
+    }
+}
+
+/* Both norms: layer norm subtracts the mean, RMS norm does not. */
+static void norm(bool centre, int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
+                 float *rstd) {
+  for (int64_t i = 0; i < rows; i++) {
+    double mean = 0, sq = 0;
+    for (int64_t k = 0; k < n && centre; k++) mean += (double)x[i * ldx + k] / (double)n;
+    for (int64_t k = 0; k < n; k++) sq += ((double)x[i * ldx + k] - mean) * ((double)x[i * ldx + k] - mean);
+    double r = 1.0 / sqrt(sq / (double)n + (double)eps);
+    for (int64_t k = 0; k < n; k++) y[i * ldy + k] = (float)(((double)x[i * ldx + k] - mean) * r);
+    rstd[i] = (float)r;
+  }
+}
+
+static void norm_back(bool centre, int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd,
+                      const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add) {
+  for (int64_t i = 0; i < rows; i++) {
+    double mean = 0, along = ref_dot(n, dy + i * lddy, y + i * ldy) / (double)n;
+    for (int64_t k = 0; k < n && centre; k++) mean += (double)dy[i * lddy + k] / (double)n;
+    for (int64_t k = 0; k < n; k++) {
+      double g = (double)rstd[i] * ((double)dy[i * lddy + k] - mean - (double)y[i * ldy + k] * along);
+      dx[i * lddx + k] = (float)(g + (add ? (double)dx[i * lddx + k] : 0));
+    }
+  }
+}
+
+static void layernorm(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
+                      float *rstd) {
+  norm(true, rows, n, eps, x, ldx, y, ldy, rstd);
+}
+static void layernorm_back(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
+                           int64_t lddy, float *dx, int64_t lddx, bool add) {
+  norm_back(true, rows, n, y, ldy, rstd, dy, lddy, dx, lddx, add);
+}
+static void rmsnorm(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
+                    float *rstd) {
+  norm(false, rows, n, eps, x, ldx, y, ldy, rstd);
+}
+static void rmsnorm_back(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
+                         int64_t lddy, float *dx, int64_t lddx, bool add) {
+  norm_back(false, rows, n, y, ldy, rstd, dy, lddy, dx, lddx, add);
+}
+
+static void silu(int64_t n, const float *z, float *y) {
+  for (int64_t k = 0; k < n; k++) y[k] = (float)((double)z[k] * ref_sigmoid((double)z[k]));
+}
+static void silu_back(int64_t n, const float *z, const float *dy, float *dz) {
+  for (int64_t k = 0; k < n; k++) dz[k] = (float)((double)dy[k] * ref_silu_slope((double)z[k]));
+}
+
+static void dropout(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
+                    float *y) {
+  for (int64_t k = 0; k < n; k++) {
+    int64_t element = first + k;
+    sh_philox r = sh_random4(d->seed, d->site, d->when, sample, (uint32_t)position, (uint32_t)(element >> 2));
+    y[k] = x[k] * (r.v[element & 3] < d->threshold ? 0.f : d->scale);
+  }
+}
+
+static void adamw(int64_t n, float lr, float beta1, float beta2, float eps, float decay, double c1, double c2,
+                  float scale, const float *grad, float *value, float *m, float *v) {
+  for (int64_t k = 0; k < n; k++) {
+    double g = (double)grad[k] * (double)scale, b1 = (double)beta1, b2 = (double)beta2;
+    m[k] = (float)(b1 * (double)m[k] + (1 - b1) * g);
+    v[k] = (float)(b2 * (double)v[k] + (1 - b2) * g * g);
+    double p = (double)value[k] * (1 - (double)lr * (double)decay);
+    value[k] = (float)(p - (double)lr * ((double)m[k] / c1) / (sqrt((double)v[k] / c2) + (double)eps));
+  }
+}
+
+static void gather_dots(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
+                        float *out) {
+  for (int64_t j = 0; j < n; j++) out[j] = (float)ref_dot(width, h, rows + slot[j] * ld);
+}
+static void gather_sum(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
+                       float *out) {
+  for (int64_t k = 0; k < width; k++) {
+    double s = 0;
+    for (int64_t j = 0; j < n; j++) s += (double)coef[j] * (double)rows[slot[j] * ld + k];
+    out[k] = (float)s;
+  }
+}
+static void pair_sum(int64_t n, int64_t width, const float *coef, const int32_t *pair, int32_t stride, const float *h,
+                     int64_t ld, float *out) {
+  for (int64_t k = 0; k < width; k++) {
+    double s = 0;
+    for (int64_t j = 0; j < n; j++) s += (double)coef[pair[j]] * (double)h[pair[j] / stride * ld + k];
+    out[k] = (float)s;
+  }
+}
+static float softmax(int64_t n, float *x, float *max) {
+  double sum = 0;
+  float top = x[0];
+  for (int64_t j = 1; j < n; j++)
+    if (x[j] > top) top = x[j];
+  for (int64_t j = 0; j < n; j++) sum += exp((double)x[j] - (double)top);
+  for (int64_t j = 0; j < n; j++) x[j] = (float)(exp((double)x[j] - (double)top) / sum);
+  *max = top;
+  return (float)sum;
+}
+
+static float dot(int64_t n, const float *a, const float *b) { return (float)ref_dot(n, a, b); }
+static void axpy(int64_t n, float a, const float *x, float *y) {
+  for (int64_t k = 0; k < n; k++) y[k] = (float)((double)y[k] + (double)a * (double)x[k]);
+}
+
+const sh_kernels sh_kernels_ref = {
+    .name = "ref",
+    .gemm = gemm,
+    .gemm_tn = gemm_tn,
+    .layernorm = layernorm,
+    .layernorm_back = layernorm_back,
+    .rmsnorm = rmsnorm,
+    .rmsnorm_back = rmsnorm_back,
+    .silu = silu,
+    .silu_back = silu_back,
+    .dropout = dropout,
+    .hstu_attention = sh_ref_hstu_attention,
+    .hstu_attention_back = sh_ref_hstu_attention_back,
+    .fuxi_attention = sh_ref_fuxi_attention,
+    .fuxi_attention_back = sh_ref_fuxi_attention_back,
+    .softmax_attention = sh_ref_softmax_attention,
+    .softmax_attention_back = sh_ref_softmax_attention_back,
+    .adamw = adamw,
+    .gather_dots = gather_dots,
+    .gather_sum = gather_sum,
+    .pair_sum = pair_sum,
+    .softmax = softmax,
+    .dot = dot,
+    .axpy = axpy,
+};

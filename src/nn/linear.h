@@ -1,0 +1,52 @@
+/* nn/linear.h: what layers share: token blocks, weight gradients, column sums, dropout of rows.
+ *
+ * All cut the work by the batch alone and combine in block order: the number of threads never changes a bit.
+ */
+#ifndef SH_NN_LINEAR_H
+#define SH_NN_LINEAR_H
+
+#include "nn/layer.h"
+
+enum { SH_TOKEN_BLOCK = 64 };
+
+/* Blocks of at most SH_TOKEN_BLOCK rows: the unit of `omp for` over tokens. */
+static inline int64_t sh_token_blocks(int64_t rows) { return (rows + SH_TOKEN_BLOCK - 1) / SH_TOKEN_BLOCK; }
+static inline int64_t sh_block_rows(int64_t rows, int64_t block) {
+  int64_t left = rows - block * SH_TOKEN_BLOCK;
+  return left < SH_TOKEN_BLOCK ? left : SH_TOKEN_BLOCK;
+}
+
+/* dW[K x N] += x[T x K]^T dy[T x N]. Parallel inside; call it outside parallel regions. */
+void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
+                    int64_t lddy, float *dW, int64_t ldw);
+
+/* sum[N] += column sums of dy[T x N]. Parallel inside. */
+void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int64_t lddy, float *sum);
+
+/* W^T [N x K] tight in the scratch arena. */
+float *sh_transposed(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw);
+
+/* x[n] copied from `row` of token t, or its last-only image: the token an output row belongs to. */
+static inline int64_t sh_row_token(const sh_args *a, int64_t row) { return a->row_token ? a->row_token[row] : row; }
+
+/* The dropout of a purpose in this layer; threshold 0 outside training. */
+static inline sh_drop sh_layer_drop(const sh_layer *l, const sh_ctx *c, uint32_t purpose, double p) {
+  if (!c->train || p <= 0) return (sh_drop){.scale = 1};
+  return (sh_drop){.seed = c->seed,
+                   .site = ((uint32_t)purpose << 16) | l->site,
+                   .when = c->when,
+                   .threshold = (uint32_t)(p * 4294967296.0),
+                   .scale = (float)(1.0 / (1.0 - p))};
+}
+
+/* y[n] = dropout of token t's elements first .. first+n-1; a copy when nothing drops. x may be y. */
+void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first, int64_t n, const float *x, float *y);
+
+/* Groups of consecutive sequences, the unit of attention: as many as the batch allows, at most 64. */
+static inline int64_t sh_groups(const sh_batch *b) { return b->B < 64 ? b->B : 64; }
+static inline int64_t sh_group_first(const sh_batch *b, int64_t g) { return b->B * g / sh_groups(b); }
+
+int sh_max_threads(void);
+int sh_thread(void);
+
+#endif

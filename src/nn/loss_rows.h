@@ -1,0 +1,20 @@
+/* nn/loss_rows.h: length-normalised copies of hidden states and item rows, and the way back.
+ *
+ * n(x) = x / max(|x|, eps); the gradient through a clamped length is zero along the length (golden reference section 5).
+ * With l2_norm off the copy is plain.
+ */
+#ifndef SH_NN_LOSS_ROWS_H
+#define SH_NN_LOSS_ROWS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* y[n x ldy] (ldy >= width, columns beyond it zero) from x[n x ldx]; length[n] = |x|. Parallel inside. */
+void sh_normalise_rows(int64_t n, int width, bool l2_norm, float eps, const float *x, int64_t ldx, float *y,
+                       int64_t ldy, float *length);
+
+/* dx (+)= the gradient for dy[n x ldy]. Parallel inside. */
+void sh_normalise_rows_back(int64_t n, int width, bool l2_norm, float eps, const float *y, int64_t ldy,
+                            const float *length, const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add);
+
+#endif
