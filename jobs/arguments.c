@@ -34,6 +34,7 @@ void sh_usage_print(const sh_usage *u, const char *command, FILE *out) {
     fprintf(out, "  %.*s\n", n, line);
     line += n + (line[n] == '\n');
   }
+  if (u->more) u->more(out);
 }
 
 static sh_status set_option(const char *command, const sh_option *o, const char *text) {
@@ -102,16 +103,20 @@ sh_status sh_arguments_read(const sh_usage *u, int argc, char **argv, sh_argumen
   for (int i = 0; i < u->noptions; i++)
     options[i] = (struct option){u->options[i].name, u->options[i].kind != SH_OPTION_FLAG, NULL, 256 + i};
   options[u->noptions] = (struct option){"help", no_argument, NULL, 'h'};
+  int out_option = -1; /* the one that -o stands for */
+  for (int i = 0; i < u->noptions; i++)
+    if (!strcmp(u->options[i].name, "out")) out_option = i;
   optind = 0; /* start afresh: main may have parsed before */
   opterr = 0;
   for (;;) {
-    int at = optind ? optind : 1, c = getopt_long(argc, argv, ":h", options, NULL);
+    int at = optind ? optind : 1, c = getopt_long(argc, argv, out_option < 0 ? ":h" : ":ho:", options, NULL);
     if (c == -1) break;
     if (c == 'h') {
       out->help = true;
       if (sh_is_first_rank()) sh_usage_print(u, command, stdout);
       return SH_OK;
     }
+    if (c == 'o') c = 256 + out_option;
     if (c == ':') return sh_fail(SH_ERR_USAGE, "%s: %s needs a value", command, argv[optind - 1]);
     if (c == '?' && optopt >= 256)
       return sh_fail(SH_ERR_USAGE, "%s: --%s takes no value", command, u->options[optopt - 256].name);

@@ -52,7 +52,8 @@ typedef struct sh_usage {
   const char *example;  /* command lines, one a line; required */
   const sh_option *options;
   int noptions;
-  int least, most; /* positional arguments; most < 0: any number */
+  int least, most;         /* positional arguments; most < 0: any number */
+  void (*more)(FILE *out); /* prints what follows the example, or NULL */
 } sh_usage;
 
 typedef struct sh_arguments {
@@ -61,7 +62,8 @@ typedef struct sh_arguments {
   char **positional; /* within argv */
 } sh_arguments;
 
-/* Options may stand anywhere; "--" ends them. SH_ERR_USAGE names what was found, expected, and the nearest option. */
+/* Options may stand anywhere; "--" ends them; -o is short for --out where a command has that. SH_ERR_USAGE names what
+ * was found, expected, and the nearest option. */
 sh_status sh_arguments_read(const sh_usage *u, int argc, char **argv, sh_arguments *out);
 
 void sh_usage_print(const sh_usage *u, const char *command, FILE *out);

@@ -47,6 +47,7 @@ sh_status sh_job_prepare(int argc, char **argv) {
   sh_arguments a;
   long_out(argc, argv);
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
+  if (!sh_is_first_rank()) return SH_OK; /* started under mpirun: one process writes the file */
   if (a.help) {
     printf("\nformats:\n");
     sh_prepare_list_formats(stdout);

@@ -23,13 +23,14 @@ void sh_min_f64(const sh_axis *axis, double *x, int64_t n);
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root);
 void sh_barrier(const sh_axis *axis);
 
-/* Every rank's `bytes` bytes, in rank order, into out[size * bytes]. */
+/* Every rank's `bytes` bytes, in rank order, into out[size * bytes]. Here and below `mine` may be its place in out. */
 void sh_allgather(const sh_axis *axis, const void *mine, size_t bytes, void *out);
 
 /* Pieces of different length: count[size] in units of `unit` bytes, known to every rank; out holds their sum. */
 void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, size_t unit, void *out);
 
-/* Sum of everyone's x[sum of count], of which this rank receives its own count[index] floats into out. */
+/* Sum of everyone's x[sum of count], of which this rank receives its own count[index] floats into out,
+ * which must not overlap x. */
 void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *count, float *out);
 
 /* Element r of `send` goes to rank r; element r of `recv` came from rank r. */

@@ -23,7 +23,8 @@ void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *co
  * The arrays belong to the plan and live until the next ids_begin. Returns n. */
 int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count);
 
-/* Owner -> user. out[n asked x width], tight, in the order of `asked`; in[sum of count x width], in the order of ids. */
+/* Owner -> user. out[n asked x width], tight, in the order of `asked`; in[sum of count x width], in the order of ids.
+ */
 void sh_exchange_rows_begin(sh_exchange *x, const float *out, float *in, int64_t width);
 void sh_exchange_rows_end(sh_exchange *x);
 

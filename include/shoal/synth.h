@@ -19,7 +19,7 @@ extern "C" {
 
 typedef struct sh_synth_options {
   int64_t users, items;
-  double mean_length; /* events of a user: min_length + an exponential, cut at max_length */
+  double mean_length; /* events of a user: min_length + an exponential, cut at max_length, with this mean */
   int64_t min_length; /* >= 2 */
   int64_t max_length; /* 0: 200 (the usual window), or the number of items when that is smaller */
   int64_t topic_size; /* items of a topic; 0: 20, fewer when there are less than 120 items */

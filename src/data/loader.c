@@ -111,17 +111,21 @@ static columns new_columns(int64_t B, int64_t T, bool time, sh_arena *a) {
   return c;
 }
 
-/* Sequence s: L inputs and the event behind them. Columns hold one entry more than T for the last target. */
-static sh_status read_sequence(const sh_dataset *d, const sh_sample *sample, bool request_time, columns *c, int64_t s) {
-  int64_t at = c->offsets[s], L = sample->length;
-  SH_TRY(sh_dataset_items(d, sample->first, L + 1, c->item + at));
+/* Sequence s: L inputs and, with_target, the event behind them. Columns hold one entry more than T for the last target;
+ * without one it is -1 and its time the last event's. */
+static sh_status read_sequence(const sh_dataset *d, const sh_sample *sample, bool request_time, bool with_target,
+                               columns *c, int64_t s) {
+  int64_t at = c->offsets[s], L = sample->length, n = L + (with_target ? 1 : 0);
+  SH_TRY(sh_dataset_items(d, sample->first, n, c->item + at));
+  if (!with_target) c->item[at + L] = -1;
   for (int64_t i = 0; i < L; i++) {
     c->target[at + i] = c->item[at + i + 1];
     c->position[at + i] = (int32_t)i;
     c->sequence[at + i] = (int32_t)s;
   }
   if (c->time) {
-    SH_TRY(sh_dataset_times(d, sample->first, L + 1, c->time + at));
+    SH_TRY(sh_dataset_times(d, sample->first, n, c->time + at));
+    if (!with_target) c->time[at + L] = c->time[at + L - 1];
     memcpy(c->next_time + at, c->time + at + (request_time ? 1 : 0), sizeof(int64_t) * (size_t)L);
   }
   c->sample[s] = sample->id;
@@ -163,7 +167,7 @@ sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int
     columns c = new_columns(b->B, b->T, s->data->has_time, arena);
     int64_t q = 0;
     for (int64_t i = 0; i < n; i++)
-      if (l->bin[i] == mine) SH_TRY(read_sequence(s->data, &l->sample[i], l->request_time, &c, q++));
+      if (l->bin[i] == mine) SH_TRY(read_sequence(s->data, &l->sample[i], l->request_time, true, &c, q++));
     b->epoch = epoch, b->step = step;
     finish(b, &c);
     out->tokens += b->T;
@@ -171,12 +175,12 @@ sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int
   return SH_OK;
 }
 
-sh_status sh_loader_queries(const sh_samples *s, bool request_time, const sh_sample *query, int64_t n, sh_arena *arena,
-                            sh_batch *out) {
+sh_status sh_loader_queries(const sh_samples *s, bool request_time, bool with_target, const sh_sample *query, int64_t n,
+                            sh_arena *arena, sh_batch *out) {
   *out = (sh_batch){.B = n};
   for (int64_t i = 0; i < n; i++) out->T += query[i].length;
   columns c = new_columns(n, out->T, s->data->has_time, arena);
-  for (int64_t i = 0; i < n; i++) SH_TRY(read_sequence(s->data, &query[i], request_time, &c, i));
+  for (int64_t i = 0; i < n; i++) SH_TRY(read_sequence(s->data, &query[i], request_time, with_target, &c, i));
   finish(out, &c);
   return SH_OK;
 }

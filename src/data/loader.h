@@ -50,8 +50,9 @@ sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int
                          sh_global_batch *out);
 
 /* A batch of queries as an evaluator reads them: history as input, next_time of the last token = time of the target when
- * request_time is on. target[] of each sequence's last token is the item to be ranked. */
-sh_status sh_loader_queries(const sh_samples *s, bool request_time, const sh_sample *query, int64_t n, sh_arena *arena,
-                            sh_batch *out);
+ * request_time is on. target[] of each sequence's last token is the item to be ranked, or -1 without targets (then the
+ * request is made at the time of the last event). */
+sh_status sh_loader_queries(const sh_samples *s, bool request_time, bool with_target, const sh_sample *query, int64_t n,
+                            sh_arena *arena, sh_batch *out);
 
 #endif

@@ -25,7 +25,7 @@ sh_status sh_synth_preset(sh_synth_options *o, const char *name) {
     return SH_OK;
   }
   if (strcmp(name, "large") == 0) {
-    o->users = 1250000, o->items = 200000, o->mean_length = 89; /* 80 after the cut at 200 */
+    o->users = 1255000, o->items = 200000, o->mean_length = 80;
     return SH_OK;
   }
   return sh_fail(SH_ERR_USAGE, "synth: preset \"%s\", expected toy, default or large", name);

@@ -16,11 +16,12 @@ enum { SH_SYNTH_SESSION = 3600, SH_SYNTH_ANCHOR_AGE = 64800 }; /* seconds; see s
 typedef struct sh_synth_process {
   sh_synth_options o; /* with every "0: default" filled in */
   int64_t topics, topic_size, evergreens;
-  int32_t *item;         /* [items] id of an index */
-  int32_t *index;        /* [items] index of an id */
-  int32_t *successor;    /* [topics] one cycle through all topics */
-  double *topic_weight;  /* [topic_size] */
-  double *evergreen_sum; /* [evergreens+1] running sum of weights */
+  int32_t *item;                            /* [items] id of an index */
+  int32_t *index;                           /* [items] index of an id */
+  int32_t *successor;                       /* [topics] one cycle through all topics */
+  double *topic_weight;                     /* [topic_size] */
+  double *evergreen_weight, *evergreen_sum; /* [evergreens], [evergreens+1]: running sum */
+  double length_tail;
 } sh_synth_process;
 
 /* SH_ERR_USAGE names the option that does not fit. */

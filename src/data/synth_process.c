@@ -58,26 +58,44 @@ static void permute(const sh_synth_process *p, uint32_t stream, int32_t *a, int6
   }
 }
 
+/* The scale of an exponential that, cut at max_length, has the mean asked for. */
+static double length_tail(const sh_synth_options *o) {
+  double room = (double)(o->max_length - o->min_length), want = o->mean_length - (double)o->min_length;
+  double low = 0, high = 1e9;
+  for (int i = 0; i < 100; i++) {
+    double middle = (low + high) / 2;
+    if (-middle * expm1(-room / middle) < want)
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 sh_status sh_synth_process_open(sh_synth_process *p, const sh_synth_options *o) {
   *p = (sh_synth_process){.o = *o};
   if (o->max_length == 0) p->o.max_length = o->items < 200 ? o->items : 200;
   p->topic_size = o->topic_size;
   if (o->topic_size == 0) p->topic_size = o->items >= 120 ? 20 : o->items >= 12 ? o->items / 6 : 2;
-  if (p->topic_size > 0) p->topics = o->items / 5 * 4 / p->topic_size;
+  if (p->topic_size > 0) p->topics = o->items * 4 / 5 / p->topic_size;
   p->evergreens = o->items - p->topics * p->topic_size;
   SH_TRY(check(p));
   p->item = sh_malloc((size_t)o->items * sizeof *p->item);
   p->index = sh_malloc((size_t)o->items * sizeof *p->index);
   p->successor = sh_malloc((size_t)p->topics * sizeof *p->successor);
   p->topic_weight = sh_malloc((size_t)p->topic_size * sizeof *p->topic_weight);
+  p->evergreen_weight = sh_malloc((size_t)p->evergreens * sizeof *p->evergreen_weight);
   p->evergreen_sum = sh_malloc((size_t)(p->evergreens + 1) * sizeof *p->evergreen_sum);
   permute(p, STREAM_ITEMS, p->item, o->items, false);
   for (int64_t i = 0; i < o->items; i++) p->index[p->item[i]] = (int32_t)i;
   permute(p, STREAM_TOPICS, p->successor, p->topics, true);
   for (int64_t r = 0; r < p->topic_size; r++) p->topic_weight[r] = pow((double)(r + 1), -o->topic_decay);
   p->evergreen_sum[0] = 0;
-  for (int64_t r = 0; r < p->evergreens; r++)
-    p->evergreen_sum[r + 1] = p->evergreen_sum[r] + pow((double)(r + 1), -o->evergreen_decay);
+  for (int64_t r = 0; r < p->evergreens; r++) {
+    p->evergreen_weight[r] = pow((double)(r + 1), -o->evergreen_decay);
+    p->evergreen_sum[r + 1] = p->evergreen_sum[r] + p->evergreen_weight[r];
+  }
+  p->length_tail = length_tail(&p->o);
   return SH_OK;
 }
 
@@ -86,6 +104,7 @@ void sh_synth_process_close(sh_synth_process *p) {
   free(p->index);
   free(p->successor);
   free(p->topic_weight);
+  free(p->evergreen_weight);
   free(p->evergreen_sum);
   *p = (sh_synth_process){0};
 }
@@ -111,7 +130,7 @@ static bool is_evergreen(const sh_synth_process *p, int64_t index) {
 }
 
 static double evergreen_weight(const sh_synth_process *p, int64_t index) {
-  return pow((double)(index - p->topics * p->topic_size + 1), -p->o.evergreen_decay);
+  return p->evergreen_weight[index - p->topics * p->topic_size];
 }
 
 void sh_synth_history_clear(sh_synth_history *h) {
@@ -236,7 +255,7 @@ int32_t sh_synth_draw(const sh_synth_history *h, const sh_synth_conditional *c, 
 
 int64_t sh_synth_length(const sh_synth_process *p, int64_t user) {
   sh_philox r = draw4(p, STREAM_USER, user, 0, 0);
-  double extra = -log(1 - uniform53(r.v[0], r.v[1])) * (p->o.mean_length - (double)p->o.min_length);
+  double extra = -log(1 - uniform53(r.v[0], r.v[1])) * p->length_tail;
   double length = (double)p->o.min_length + floor(extra + 0.5);
   return length < (double)p->o.max_length ? (int64_t)length : p->o.max_length;
 }

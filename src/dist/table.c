@@ -152,15 +152,15 @@ int64_t sh_table_local(const sh_table *t, int64_t key) {
 void sh_table_update(sh_table *t, const sh_row_hyper *h) {
   struct sh_table_impl *impl = t->impl;
   if (!impl->pending) impl->ntouched = 0;
-  sh_rows rows = {.n = t->local_rows,
-                  .width = t->conf.width,
-                  .value = t->rows,
-                  .state = {t->state[0], t->state[1]},
-                  .ntouched = impl->ntouched,
-                  .touched = impl->touched[impl->now].data,
-                  .grad = impl->grad[impl->now].data,
-                  .grad_ld = t->conf.width};
-  sh_rows_update(&rows, t->conf.optim, h);
+  sh_row_view rows = {.n = t->local_rows,
+                      .width = t->conf.width,
+                      .value = t->rows,
+                      .state = {t->state[0], t->state[1]},
+                      .ntouched = impl->ntouched,
+                      .touched = impl->touched[impl->now].data,
+                      .grad = impl->grad[impl->now].data,
+                      .grad_ld = t->conf.width};
+  sh_row_optim_update(&rows, t->conf.optim, h);
   impl->pending = false;
 }
 

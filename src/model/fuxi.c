@@ -34,9 +34,9 @@ static sh_status build(sh_model *m, const sh_conf_model *conf, int channels, boo
                                .pos_init = {.kind = SH_INIT_NORMAL, .a = sqrt(2.0 / (block.N + block.D))}};
   if (block.H % m->params.parts)
     return sh_fail(SH_ERR_USAGE, "model.heads = %d cannot be dealt to parallel.tensor = %d", block.H, m->params.parts);
-  if (ffn.F < m->params.parts)
-    return sh_fail(SH_ERR_USAGE, "model.ffn_multiple = %g makes %d hidden columns of width %d; at least %d expected",
-                   conf->ffn_multiple, ffn.F, block.D, m->params.parts);
+  if (ffn.F < 1)
+    return sh_fail(SH_ERR_USAGE, "model.ffn_multiple = %g of width %d leaves no hidden column", conf->ffn_multiple,
+                   block.D);
   int local = block.H / m->params.parts * channels * block.dv, x = sh_build_slot(m, block.D, "input");
   sh_build_call(m, &sh_embed_input_ops, "input", &input, 0, NULL, 1, &x);
   for (int i = 0; i < conf->layers; i++) {

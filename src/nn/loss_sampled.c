@@ -1,9 +1,7 @@
 /* Sampled softmax with negatives of each token's own. One sweep over tokens makes logits, loss, hidden gradients and the
  * coefficient of every (token, candidate) pair; a second sweep over rows sums coefficient * hidden state in reference
  * order, so rows get their gradients without locks. Nothing of size T x R x D exists. */
-#include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "core/csr.h"
 #include "nn/linear.h"
@@ -36,7 +34,7 @@ double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   float *h = SH_ARENA_NEW(c->scratch, float, T * ld), *h_length = SH_ARENA_NEW(c->scratch, float, T);
   float *e = SH_ARENA_NEW(c->scratch, float, U * ld), *e_length = SH_ARENA_NEW(c->scratch, float, U);
   float *coef = SH_ARENA_NEW(c->scratch, float, T * n), *dh = SH_ARENA_NEW(c->scratch, float, T * ld);
-  int32_t *slot = SH_ARENA_NEW(c->scratch, int32_t, T * n);
+  const int32_t *slot = a->reference;
   double *part = SH_ARENA_NEW(c->scratch, double, blocks);
   sh_normalise_rows(T, a->D, norm, eps, a->hidden, a->D, h, ld, h_length);
   sh_normalise_rows(U, a->D, norm, eps, rows->value, ld, e, ld, e_length);
@@ -44,8 +42,6 @@ double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   for (int64_t block = 0; block < blocks; block++) {
     double sum = 0;
     for (int64_t t = block * SH_TOKEN_BLOCK, end = t + sh_block_rows(T, block); t < end; t++) {
-      slot[t * n] = a->positive[t];
-      memcpy(slot + t * n + 1, a->negative + t * a->R, sizeof(int32_t) * (size_t)a->R);
       sum += token_loss(c->k, ld, n, h + t * ld, e, ld, slot + t * n, a->conf->temperature, a->scale, coef + t * n);
       if (a->dhidden) c->k->gather_sum(n, ld, coef + t * n, e, ld, slot + t * n, dh + t * ld);
     }

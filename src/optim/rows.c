@@ -84,7 +84,7 @@ static int64_t lower_bound(const int64_t *list, int64_t n, int64_t x) {
 }
 
 /* Rows [row, end), touched ones in between; runs of idle rows are one flat loop. */
-static void adam_dense_span(const sh_rows *r, int64_t row, int64_t end, scale s) {
+static void adam_dense_span(const sh_row_view *r, int64_t row, int64_t end, scale s) {
   int64_t w = r->width;
   for (int64_t k = lower_bound(r->touched, r->ntouched, row); row < end; k++) {
     int64_t next = k < r->ntouched && r->touched[k] < end ? r->touched[k] : end;
@@ -95,7 +95,7 @@ static void adam_dense_span(const sh_rows *r, int64_t row, int64_t end, scale s)
   }
 }
 
-static void sh_row_adam_dense(const sh_rows *r, scale s) {
+static void sh_row_adam_dense(const sh_row_view *r, scale s) {
   int64_t span = 16384 / r->width + 1, spans = (r->n + span - 1) / span;
 #pragma omp parallel for schedule(static) if (spans > 1)
   for (int64_t i = 0; i < spans; i++) adam_dense_span(r, i * span, (i + 1) * span < r->n ? (i + 1) * span : r->n, s);
@@ -103,7 +103,7 @@ static void sh_row_adam_dense(const sh_rows *r, scale s) {
 
 enum { FEW = 256 }; /* rows not worth waking threads for */
 
-static void sh_row_adam_lazy(const sh_rows *r, scale s) {
+static void sh_row_adam_lazy(const sh_row_view *r, scale s) {
   int64_t w = r->width;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
   for (int64_t k = 0; k < r->ntouched; k++) {
@@ -112,7 +112,7 @@ static void sh_row_adam_lazy(const sh_rows *r, scale s) {
   }
 }
 
-static void sh_row_adagrad(const sh_rows *r, scale s) {
+static void sh_row_adagrad(const sh_row_view *r, scale s) {
   int64_t w = r->width;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
   for (int64_t k = 0; k < r->ntouched; k++) {
@@ -126,7 +126,7 @@ static void sh_row_adagrad(const sh_rows *r, scale s) {
   }
 }
 
-static void sh_row_sgd(const sh_rows *r, scale s) {
+static void sh_row_sgd(const sh_row_view *r, scale s) {
   int64_t w = r->width;
   float step = s.lr * s.clip;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
@@ -137,8 +137,8 @@ static void sh_row_sgd(const sh_rows *r, scale s) {
   }
 }
 
-void sh_rows_update(const sh_rows *r, sh_row_optim optim, const sh_row_hyper *h) {
-  static void (*const update[])(const sh_rows *, scale) = {
+void sh_row_optim_update(const sh_row_view *r, sh_row_optim optim, const sh_row_hyper *h) {
+  static void (*const update[])(const sh_row_view *, scale) = {
 #define ROW_OPTIM(id, name, states, name0, shape0, name1, shape1, help) sh_row_##name,
 #include "optim/row_optims.def"
 #undef ROW_OPTIM

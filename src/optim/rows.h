@@ -43,7 +43,7 @@ const sh_row_optim_info *sh_row_optim_get(sh_row_optim optim);
 int sh_row_optim_find(const char *name); /* enum sh_row_optim, or -1 */
 
 /* Rows, their state and their gradient. */
-typedef struct sh_rows {
+typedef struct sh_row_view {
   int64_t n;                   /* rows */
   int width;                   /* floats of a row; rows lie tight */
   float *value;                /* [n x width] */
@@ -52,7 +52,7 @@ typedef struct sh_rows {
   const int64_t *touched; /* [ntouched] rows with a gradient, ascending */
   const float *grad;      /* [ntouched x grad_ld] */
   int64_t grad_ld;
-} sh_rows;
-void sh_rows_update(const sh_rows *r, sh_row_optim optim, const sh_row_hyper *h);
+} sh_row_view;
+void sh_row_optim_update(const sh_row_view *r, sh_row_optim optim, const sh_row_hyper *h);
 
 #endif

@@ -42,20 +42,20 @@ static void other_in_double(double *p, double *s, const float *g, int64_t n, con
 }
 
 typedef struct rows {
-  sh_rows r;
+  sh_row_view r;
   float value[N * MAX], state[2][N * MAX], grad[N * MAX];
   double p[N * MAX], s[2][N * MAX];
   int64_t touched[N];
 } rows;
 
 static void fill(rows *x, int width, int step) {
-  x->r = (sh_rows){.n = N,
-                   .width = width,
-                   .value = x->value,
-                   .state = {x->state[0], x->state[1]},
-                   .touched = x->touched,
-                   .grad = x->grad,
-                   .grad_ld = width + 3};
+  x->r = (sh_row_view){.n = N,
+                       .width = width,
+                       .value = x->value,
+                       .state = {x->state[0], x->state[1]},
+                       .touched = x->touched,
+                       .grad = x->grad,
+                       .grad_ld = width + 3};
   for (int64_t k = 0; step != 2 && 3 * k + 3 < N; k++) {
     x->touched[x->r.ntouched++] = 3 * k + 3;
     for (int64_t d = 0; d < width; d++) x->grad[k * x->r.grad_ld + d] = number(step, k * width + d);
@@ -71,7 +71,7 @@ static void check(sh_row_optim optim, int width, double decay) {
     sh_row_hyper h = {
         .lr = 0.02, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = decay, .clip_scale = 0.5, .step = step};
     fill(x, width, step);
-    sh_rows_update(&x->r, optim, &h);
+    sh_row_optim_update(&x->r, optim, &h);
     for (int64_t row = 0, k = 0; row < N; row++) {
       bool touched = k < x->r.ntouched && x->touched[k] == row;
       const float *g = touched ? x->grad + k++ * x->r.grad_ld : NULL;
@@ -112,7 +112,7 @@ static void test_threads(void **state) {
       memset(&x[k], 0, sizeof *x);
       for (int step = 1; step <= 4; step++) {
         fill(&x[k], MAX - 3, step);
-        sh_rows_update(
+        sh_row_optim_update(
             &x[k].r, (sh_row_optim)optim,
             &(sh_row_hyper){.lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .clip_scale = 1, .step = step});
       }
@@ -128,10 +128,11 @@ static void test_threads(void **state) {
 static void test_moments_reach_zero(void **state) {
   (void)state;
   float p[3] = {1, 2, 3}, m[3] = {1e-2f, -1, 1e-37f}, v[3] = {1e-4f, 1, 1e-30f};
-  sh_rows r = {.n = 1, .width = 3, .value = p, .state = {m, v}};
+  sh_row_view r = {.n = 1, .width = 3, .value = p, .state = {m, v}};
   for (int step = 1; step <= 1500; step++)
-    sh_rows_update(&r, SH_ROW_ADAM_DENSE,
-                   &(sh_row_hyper){.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.9, .eps = 1e-8, .clip_scale = 1, .step = step});
+    sh_row_optim_update(
+        &r, SH_ROW_ADAM_DENSE,
+        &(sh_row_hyper){.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.9, .eps = 1e-8, .clip_scale = 1, .step = step});
   for (int i = 0; i < 3; i++) assert_true(m[i] == 0 && v[i] == 0 && isfinite(p[i]));
 }
 

@@ -1,0 +1,53 @@
+/* shoal/train.h: training, evaluation and recommendation runs. All are collective over the world. */
+#ifndef SHOAL_TRAIN_H
+#define SHOAL_TRAIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "shoal/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sh_world;
+
+typedef struct sh_train_options {
+  const char *config;       /* YAML file */
+  int nset;
+  const char *const *set;   /* "section.key=value" */
+  bool resume;              /* continue from train.out/ckpt/latest.h5 when there is one */
+  const char *resume_from;  /* a checkpoint to continue from, or NULL */
+} sh_train_options;
+
+/* SH_OK when finished; SH_STOPPED after SIGTERM or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the loss is
+ * NaN, infinite or beyond train.loss_limit. */
+sh_status sh_train(struct sh_world *world, const sh_train_options *o);
+
+typedef struct sh_eval_options {
+  const char *checkpoint;
+  int nset;
+  const char *const *set; /* over the checkpoint's own configuration: data.path, eval.*, train.threads */
+  const char *split;      /* "valid", "test", or NULL: test */
+  const char *json;       /* file for the metrics as one JSON object, or NULL */
+} sh_eval_options;
+sh_status sh_eval(struct sh_world *world, const sh_eval_options *o);
+
+typedef struct sh_recommend_options {
+  const char *checkpoint;
+  int nset;
+  const char *const *set;
+  int64_t top;      /* items of a user */
+  const char *out;  /* TSV: user, rank, item, score, with original keys; NULL: standard output */
+} sh_recommend_options;
+sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o);
+
+/* Every configuration key with type, range, default and help. */
+void sh_list_keys(FILE *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,50 @@
+#include "shoal/train.h"
+
+#include <string.h>
+
+#include "common.h"
+#include "shoal/shoal_mpi.h"
+
+static bool resume, list_keys;
+static const char *resume_from;
+
+static const sh_option options[] = {
+    SH_OPT_FLAG("resume", &resume, "continue from train.out/ckpt/latest.h5 when there is one"),
+    SH_OPT_TEXT("resume-from", &resume_from, "FILE", "continue from this checkpoint"),
+    SH_OPT_FLAG("list-keys", &list_keys, "every configuration key with type, range, default and help"),
+};
+static const sh_usage usage = {
+    .synopsis = "CONFIG.yaml [section.key=value ...] [--resume]",
+    .summary = "Train a model. SIGTERM or SIGUSR1 finish the step, write a checkpoint and exit with 75.",
+    .example = "shoal train configs/ml-1m/hstu.yaml train.out=run/hstu train.epochs=20\n"
+               "mpirun -n 8 shoal train configs/ml-1m/hstu.yaml --resume",
+    .options = options,
+    .noptions = sizeof options / sizeof options[0],
+    .least = 0,
+    .most = -1,
+};
+
+static sh_status run(int argc, char **argv, bool always_resume) {
+  sh_arguments a;
+  SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
+  if (a.help) return SH_OK;
+  if (list_keys) {
+    sh_list_keys(stdout);
+    return SH_OK;
+  }
+  if (a.npositional == 0) return sh_fail(SH_ERR_USAGE, "%s: a configuration file is missing", argv[0]);
+  bool file = !strchr(a.positional[0], '=');
+  sh_train_options o = {.config = file ? a.positional[0] : NULL,
+                        .nset = a.npositional - (file ? 1 : 0),
+                        .set = (const char *const *)a.positional + (file ? 1 : 0),
+                        .resume = resume || always_resume,
+                        .resume_from = resume_from};
+  sh_world *world;
+  SH_TRY(sh_world_start(&argc, &argv, &world));
+  sh_status status = sh_train(world, &o);
+  sh_world_finish(world);
+  return status;
+}
+
+sh_status sh_job_train(int argc, char **argv) { return run(argc, argv, false); }
+sh_status sh_job_resume(int argc, char **argv) { return run(argc, argv, true); }

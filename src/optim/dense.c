@@ -1,0 +1,43 @@
+#include "optim/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = 16384 };
+
+void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, double lr, double scale, int64_t step,
+                    float *exp_avg, float *exp_avg_sq) {
+  double c1 = 1 - pow(o->beta1, (double)step), c2 = 1 - pow(o->beta2, (double)step);
+  for (int i = 0; i < p->n; i++) {
+    const sh_param *r = &p->row[i];
+    if (r->tie >= 0) continue;
+    double decay = r->decay ? o->weight_decay : 0;
+#pragma omp parallel for schedule(static) if (r->size > BLOCK)
+    for (int64_t at = 0; at < r->size; at += BLOCK) {
+      int64_t n = r->size - at < BLOCK ? r->size - at : BLOCK, q = r->offset + at;
+      k->adamw(n, (float)lr, (float)o->beta1, (float)o->beta2, (float)o->eps, (float)decay, c1, c2, (float)scale,
+               p->grad + q, p->value + q, exp_avg + q, exp_avg_sq + q);
+    }
+  }
+}
+
+double sh_dense_grad_sq(const sh_params *p) {
+  double total = 0;
+  for (int64_t at = 0; at < p->block; at += BLOCK) {
+    double sum = 0;
+    for (int64_t i = at; i < p->block && i < at + BLOCK; i++) sum += (double)p->grad[i] * (double)p->grad[i];
+    total += sum;
+  }
+  return total;
+}
+
+double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t total) {
+  if (step <= o->warmup) return lr * (double)step / (double)o->warmup;
+  if (!strcmp(o->schedule, "constant")) return lr;
+  double left = (double)(total - o->warmup), done = (double)(step - o->warmup), end = o->lr_end * lr / o->lr;
+  double x = left > 0 ? (done < left ? done / left : 1) : 1;
+  if (!strcmp(o->schedule, "linear")) return lr + (end - lr) * x;
+  return end + (lr - end) * 0.5 * (1 + cos(3.14159265358979323846 * x));
+}
+
+double sh_clip_scale(double clip, double norm) { return clip > 0 && norm > clip ? clip / norm : 1; }

@@ -1,0 +1,23 @@
+/* optim/dense.h: the optimiser of dense parameters (AdamW, Loshchilov & Hutter 2019), schedules and clipping. */
+#ifndef SH_OPTIM_DENSE_H
+#define SH_OPTIM_DENSE_H
+
+#include "core/config.h"
+#include "core/params.h"
+#include "kernels/kernels.h"
+
+/* Decoupled weight decay on the rows that ask for it; scale multiplies every gradient; step = 1, 2, ...
+ * exp_avg and exp_avg_sq are arrays over the parameter block. Element-wise: threads never change a bit. */
+void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, double lr, double scale, int64_t step,
+                    float *exp_avg, float *exp_avg_sq);
+
+/* Sum of squares of the gradients, every parameter once, over fixed blocks in a fixed order. */
+double sh_dense_grad_sq(const sh_params *p);
+
+/* Learning rate of update `step` (1, 2, ... of `total`): linear warm-up, then the schedule from `lr` to optim.lr_end. */
+double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t total);
+
+/* What gradients are multiplied by: 1 when clip is 0 or the norm is within it. */
+double sh_clip_scale(double clip, double norm);
+
+#endif

@@ -1,0 +1,142 @@
+#include "train/journal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/timer.h"
+#include "shoal/version.h"
+
+static sh_status make_folders(const char *path) {
+  char part[4096];
+  snprintf(part, sizeof part, "%s", path);
+  for (char *p = part + 1;; p++) {
+    if (*p != '/' && *p != 0) continue;
+    char keep = *p;
+    *p = 0;
+    if (mkdir(part, 0777) && errno != EEXIST) return sh_fail(SH_ERR_INTERNAL, "%s: %s", part, strerror(errno));
+    if (!(*p = keep)) return SH_OK;
+  }
+}
+
+static sh_status write_text(const char *folder, const char *name, const char *text) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  FILE *f = fopen(path, "w");
+  if (!f || fputs(text, f) < 0 || fclose(f)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
+  return SH_OK;
+}
+
+/* Keep the lines of a killed run that the checkpoint knows about. */
+static sh_status drop_lines_beyond(const char *path, int64_t step) {
+  FILE *f = fopen(path, "r");
+  if (!f) return SH_OK;
+  char kept_path[4096 + 8], *line = NULL;
+  size_t room = 0;
+  snprintf(kept_path, sizeof kept_path, "%s.kept", path);
+  FILE *kept = fopen(kept_path, "w");
+  if (!kept) {
+    fclose(f);
+    return sh_fail(SH_ERR_INTERNAL, "%s: %s", kept_path, strerror(errno));
+  }
+  for (ssize_t n; (n = getline(&line, &room, f)) > 0;) {
+    const char *at = strstr(line, "\"step\":");
+    if (line[n - 1] == '\n' && at && strtoll(at + 7, NULL, 10) <= step) fputs(line, kept);
+  }
+  free(line);
+  fclose(f);
+  if (fclose(kept) || rename(kept_path, path)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
+  return SH_OK;
+}
+
+static sh_status open_files(sh_journal *j, sh_trainer *t) {
+  const char *out = t->conf.train.out;
+  char path[4096];
+  SH_TRY(make_folders(out));
+  snprintf(path, sizeof path, "%s/ckpt", out);
+  SH_TRY(make_folders(path));
+  char *config = sh_config_text(&t->conf);
+  sh_status status = write_text(out, "config.yaml", config);
+  free(config);
+  SH_TRY(status);
+  SH_TRY(write_text(out, "build.txt", sh_build_info()));
+  snprintf(path, sizeof path, "%s/metrics.jsonl", out);
+  if (t->state.step > 0) SH_TRY(drop_lines_beyond(path, t->state.step));
+  j->file = fopen(path, t->state.step > 0 ? "a" : "w");
+  return j->file ? SH_OK : sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
+}
+
+sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
+  *j = (sh_journal){.began = sh_now(), .last_time = sh_now(), .last_comm = sh_comm_seconds(),
+                    .last_tokens = t->state.tokens, .last_step = t->state.step};
+  return sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
+}
+
+void sh_journal_close(sh_journal *j) {
+  if (j->file) fclose(j->file);
+  j->file = NULL;
+}
+
+static double resident_bytes(void) {
+  long pages = 0;
+  FILE *f = fopen("/proc/self/statm", "r");
+  if (!f) return 0;
+  if (fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
+  fclose(f);
+  return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+static void duration(double seconds, char *out, size_t size) {
+  if (seconds < 90)
+    snprintf(out, size, "%.0f s", seconds);
+  else if (seconds < 5400)
+    snprintf(out, size, "%.0f min", seconds / 60);
+  else
+    snprintf(out, size, "%.1f h", seconds / 3600);
+}
+
+void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) {
+  double now = sh_now(), seconds = now - j->last_time, comm = sh_comm_seconds();
+  double top[2] = {resident_bytes(), comm - j->last_comm};
+  sh_max_f64(&t->grid->world, top, 2);
+  double rate = (double)(t->state.tokens - j->last_tokens) / seconds;
+  double mean = t->state.loss_tokens > 0 ? t->state.loss_sum / (double)t->state.loss_tokens : r->loss;
+  double share = seconds > 0 ? top[1] / seconds : 0;
+  double eta = (double)(t->total_steps - t->state.step) * seconds / (double)(t->state.step - j->last_step);
+  char left[32];
+  duration(eta > 0 ? eta : 0, left, sizeof left);
+  sh_info("epoch %lld step %lld/%lld  loss %.4f  %.1f k tokens/s  comm %.0f %%  eta %s", (long long)t->state.epoch,
+          (long long)t->state.step, (long long)t->total_steps, mean, rate / 1e3, 100 * share, left);
+  if (j->file) {
+    fprintf(j->file,
+            "{\"kind\":\"train\",\"step\":%lld,\"epoch\":%lld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
+            "\"tokens\":%lld,\"tokens_per_s\":%.6g,\"comm_share\":%.4g,\"rows_touched\":%lld,\"imbalance\":%.4g,"
+            "\"resident_mb\":%.6g,\"seconds\":%.6g}\n",
+            (long long)t->state.step, (long long)t->state.epoch, mean, r->lr, r->grad_norm, (long long)t->state.tokens,
+            rate, share, (long long)r->rows_touched, r->imbalance, top[0] / 1048576, t->state.seconds);
+    fflush(j->file);
+  }
+  j->last_time = now, j->last_comm = comm;
+  j->last_tokens = t->state.tokens, j->last_step = t->state.step;
+}
+
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, const sh_metrics *m, double seconds) {
+  sh_info("epoch %lld %s: HR@10 %.4f NDCG@10 %.4f HR@50 %.4f NDCG@50 %.4f HR@200 %.4f MRR %.4f  (%.0f users/s)",
+          (long long)t->state.epoch, split, sh_metrics_get(m, "hr@10"), sh_metrics_get(m, "ndcg@10"),
+          sh_metrics_get(m, "hr@50"), sh_metrics_get(m, "ndcg@50"), sh_metrics_get(m, "hr@200"),
+          sh_metrics_get(m, "mrr"), m->n / seconds);
+  j->last_time += seconds; /* evaluation is not training time */
+  if (!j->file) return;
+  fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g", split,
+          (long long)t->state.step, (long long)t->state.epoch, m->n, sh_metrics_get(m, "mrr"));
+  for (int c = 0; c < SH_CUTS; c++)
+    fprintf(j->file, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
+  if (t->state.epoch_loss_tokens > 0)
+    fprintf(j->file, ",\"epoch_loss\":%.9g", t->state.epoch_loss_sum / (double)t->state.epoch_loss_tokens);
+  fprintf(j->file, ",\"seconds\":%.6g}\n", seconds);
+  fflush(j->file);
+}

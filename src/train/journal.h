@@ -1,0 +1,24 @@
+/* train/journal.h: what a run leaves to read: metrics.jsonl, config.yaml, build.txt, and progress lines. Rank 0 writes. */
+#ifndef SH_TRAIN_JOURNAL_H
+#define SH_TRAIN_JOURNAL_H
+
+#include "train/metrics.h"
+#include "train/trainer.h"
+
+typedef struct sh_journal {
+  FILE *file;       /* rank 0: metrics.jsonl */
+  double began;     /* this process's training clock */
+  double last_time; /* of the last progress line */
+  double last_comm;
+  int64_t last_tokens, last_step;
+} sh_journal;
+
+/* Creates train.out. On a resume, lines of metrics.jsonl beyond state.step are dropped. Collective over the world. */
+sh_status sh_journal_open(sh_journal *j, sh_trainer *t);
+void sh_journal_close(sh_journal *j);
+
+/* Both are collective over the world. */
+void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r);
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, const sh_metrics *m, double seconds);
+
+#endif

@@ -1,0 +1,149 @@
+#include "train/loop.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/timer.h"
+#include "train/eval.h"
+#include "train/journal.h"
+
+static volatile sig_atomic_t stop_asked;
+static void ask_stop(int signal_number) {
+  (void)signal_number;
+  stop_asked = 1;
+}
+
+static void ckpt_folder(const sh_trainer *t, char out[4096]) { snprintf(out, 4096, "%s/ckpt", t->conf.train.out); }
+
+static sh_status write_checkpoint(sh_trainer *t) {
+  char dir[4096];
+  ckpt_folder(t, dir);
+  sh_ckpt_content c = sh_trainer_content(t);
+  SH_TRY(sh_ckpt_write(&c, dir));
+  return sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep);
+}
+
+static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "leave-one-out") != 0; }
+
+/* Validation where the protocol has one, else the published test. Sets *better when eval.metric improved. */
+static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
+  double start = sh_now();
+  sh_metrics m;
+  bool valid = two_out(t);
+  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, &m));
+  sh_journal_metrics(j, t, valid ? "valid" : "test", &m, sh_now() - start);
+  double now = sh_metrics_get(&m, t->conf.eval.metric);
+  *better = now > t->state.best_metric;
+  if (*better) {
+    t->state.best_metric = now;
+    t->state.best_epoch = t->state.epoch;
+    t->state.evals_since_best = 0;
+  } else {
+    t->state.evals_since_best++;
+  }
+  return SH_OK;
+}
+
+/* With a validation split the test is read once, at the end, from the best checkpoint (or the last weights). */
+static sh_status final_test(sh_trainer *t, sh_journal *j) {
+  if (!two_out(t)) return SH_OK;
+  if (t->conf.checkpoint.best && t->state.best_metric >= 0) {
+    char path[4096 + 16], dir[4096];
+    ckpt_folder(t, dir);
+    snprintf(path, sizeof path, "%s/best.h5", dir);
+    sh_ckpt_content c = sh_trainer_content(t);
+    SH_TRY(sh_ckpt_read(&c, path, true));
+  }
+  double start = sh_now();
+  sh_metrics m;
+  SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
+  sh_journal_metrics(j, t, "test", &m, sh_now() - start);
+  return SH_OK;
+}
+
+static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
+  const sh_config *c = &t->conf;
+  bool better = false, last = *finished || t->state.epoch >= c->train.epochs;
+  bool due = c->train.eval_every > 0 && t->state.epoch % c->train.eval_every == 0;
+  if (due || last) SH_TRY(evaluate(t, j, &better));
+  t->state.epoch_loss_sum = 0, t->state.epoch_loss_tokens = 0;
+  if (c->train.patience > 0 && t->state.evals_since_best >= c->train.patience) {
+    sh_info("no better %s for %lld evaluations: stopping", c->eval.metric, (long long)t->state.evals_since_best);
+    last = true;
+  }
+  bool keep = c->checkpoint.every_epochs > 0 && t->state.epoch % c->checkpoint.every_epochs == 0;
+  if (keep || last || (better && c->checkpoint.best)) {
+    SH_TRY(write_checkpoint(t));
+    if (better && c->checkpoint.best) {
+      char dir[4096];
+      ckpt_folder(t, dir);
+      sh_ckpt_content content = sh_trainer_content(t);
+      SH_TRY(sh_ckpt_mark_best(&content, dir));
+    }
+  }
+  *finished = last;
+  return SH_OK;
+}
+
+static void account(sh_trainer *t, const sh_step_report *r, double seconds) {
+  sh_run_state *s = &t->state;
+  double sum = r->loss * (double)r->tokens;
+  s->loss_sum += sum, s->loss_tokens += r->tokens;
+  s->epoch_loss_sum += sum, s->epoch_loss_tokens += r->tokens;
+  s->seconds += seconds;
+}
+
+/* One step and what falls due behind it. */
+static sh_status one_step(sh_trainer *t, sh_journal *j, bool *finished, bool *stopped) {
+  const sh_config *c = &t->conf;
+  double start = sh_now();
+  sh_step_report r;
+  SH_TRY(sh_train_step(t, stop_asked != 0, &r));
+  account(t, &r, sh_now() - start);
+  if (c->train.loss_limit > 0 && r.loss > c->train.loss_limit)
+    return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %.6g is beyond train.loss_limit %.6g", (long long)t->state.step,
+                   r.loss, c->train.loss_limit);
+  bool all_steps = c->train.steps > 0 && t->state.step >= c->train.steps;
+  *finished = all_steps;
+  *stopped = r.stop_votes > 0;
+  bool epoch_done = t->state.step_in_epoch == 0;
+  if (t->state.step % c->train.log_every == 0 || *finished) {
+    sh_journal_progress(j, t, &r);
+    t->state.loss_sum = 0, t->state.loss_tokens = 0;
+  }
+  if (epoch_done || all_steps) return end_of_epoch(t, j, finished);
+  if (c->checkpoint.every > 0 && t->state.step % c->checkpoint.every == 0) return write_checkpoint(t);
+  return SH_OK;
+}
+
+static bool finished_before(const sh_trainer *t) {
+  const sh_conf_train *c = &t->conf.train;
+  bool patience = c->patience > 0 && t->state.evals_since_best >= c->patience;
+  return (c->steps > 0 ? t->state.step >= c->steps : t->state.epoch >= c->epochs) || patience;
+}
+
+sh_status sh_train_loop(sh_trainer *t) {
+  sh_journal j;
+  SH_TRY(sh_journal_open(&j, t));
+  struct sigaction action = {.sa_handler = ask_stop}, before[2];
+  stop_asked = 0;
+  sigaction(SIGTERM, &action, &before[0]);
+  sigaction(SIGUSR1, &action, &before[1]);
+  bool finished = finished_before(t), stopped = false;
+  sh_status status = SH_OK;
+  if (finished) sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
+  while (!finished && !stopped && status == SH_OK) status = one_step(t, &j, &finished, &stopped);
+  sh_trainer_rewind(t);
+  if (status == SH_OK && stopped && !finished) {
+    status = write_checkpoint(t);
+    if (status == SH_OK) status = sh_fail(SH_STOPPED, "stopped on request at step %lld", (long long)t->state.step);
+  } else if (status == SH_OK) {
+    status = final_test(t, &j);
+  }
+  sigaction(SIGTERM, &before[0], NULL);
+  sigaction(SIGUSR1, &before[1], NULL);
+  sh_journal_close(&j);
+  return status;
+}

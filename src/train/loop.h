@@ -1,0 +1,11 @@
+/* train/loop.h: from a built trainer to the end of the run: steps, progress, evaluation, checkpoints, stopping. */
+#ifndef SH_TRAIN_LOOP_H
+#define SH_TRAIN_LOOP_H
+
+#include "train/trainer.h"
+
+/* Collective over the world. SIGTERM and SIGUSR1 ask for a stop: the step in hand is finished, a checkpoint written, and
+ * SH_STOPPED returned. */
+sh_status sh_train_loop(sh_trainer *t);
+
+#endif

@@ -1,0 +1,112 @@
+/* Keys of a stage: [inputs of micro 0, 1, ...][loss references of micro 0, 1, ...][shared negatives].
+ *   sampled   a token's references are its target and its negatives, side by side
+ *   shared, in-batch   a token's reference is its target; negatives are shared
+ *   full      none: owners score their own rows */
+#include "train/references.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/rng.h"
+
+static int64_t negatives_of(const sh_trainer *t) { return t->conf.loss.negatives; }
+
+static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token, int64_t *out) {
+  int64_t R = negatives_of(t);
+  if (b->negatives) {
+    memcpy(out, b->negatives + token * R, sizeof(int64_t) * (size_t)R);
+    return;
+  }
+  const sh_dataset *d = &t->data;
+  uint32_t n = (uint32_t)d->ncandidates;
+  for (int64_t r = 0; r < R; r += 4) {
+    sh_philox draw = sh_random4((uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 0), (uint32_t)b->step,
+                                b->sample[b->sequence[token]], (uint32_t)b->position[token], (uint32_t)(r / 4));
+    for (int64_t k = 0; k < 4 && r + k < R; k++) out[r + k] = d->candidates[sh_below(draw.v[k], n)];
+  }
+}
+
+/* Position in the candidates of a draw by popularity: counts plus one, by their running sum. */
+static int64_t by_popularity(const int64_t *running, int64_t n, uint64_t draw) {
+  int64_t lo = 0, hi = n - 1;
+  while (lo < hi) {
+    int64_t mid = (lo + hi) / 2;
+    if ((uint64_t)running[mid] > draw)
+      hi = mid;
+    else
+      lo = mid + 1;
+  }
+  return lo;
+}
+
+static void shared_negatives(sh_trainer *t, sh_stage *s, int64_t *keys) {
+  const sh_dataset *d = &t->data;
+  int64_t n = d->ncandidates, R = s->nshared;
+  const int64_t *running = t->popularity;
+  for (int64_t r = 0; r < R; r++) {
+    sh_philox draw = sh_random4((uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 1), (uint32_t)s->batch.step, 0,
+                                (uint32_t)(r >> 32), (uint32_t)r);
+    uint64_t wide = ((uint64_t)draw.v[0] << 32) | draw.v[1];
+    int64_t c = running ? by_popularity(running, n, (uint64_t)(((unsigned __int128)wide * (uint64_t)running[n - 1]) >> 64))
+                        : (int64_t)sh_below(draw.v[0], (uint32_t)n);
+    keys[r] = d->candidates[c];
+  }
+}
+
+/* log of how often a key is expected among the shared negatives. */
+float sh_references_correction(const sh_trainer *t, int64_t nshared, int64_t key) {
+  const sh_dataset *d = &t->data;
+  double p = 1.0 / (double)d->ncandidates;
+  if (t->popularity) p = (double)(d->item_count[key] + 1) / (double)t->popularity[d->ncandidates - 1];
+  return (float)log((double)nshared * p);
+}
+
+/* The targets of the whole global batch, in rank order. */
+static void gather_targets(sh_trainer *t, sh_stage *s, int64_t *keys) {
+  const sh_axis *axis = &t->grid->data;
+  int64_t *mine = SH_ARENA_NEW(&s->memory, int64_t, s->batch.tokens), at = 0;
+  int64_t *count = SH_ARENA_NEW(&s->memory, int64_t, axis->size);
+  for (int m = 0; m < s->batch.nmicro; m++) {
+    const sh_batch *b = &s->batch.micro[m];
+    memcpy(mine + at, b->target, sizeof(int64_t) * (size_t)b->T);
+    at += b->T;
+  }
+  sh_allgather(axis, &s->batch.tokens, sizeof(int64_t), count);
+  sh_allgatherv(axis, mine, count, sizeof(int64_t), keys);
+}
+
+void sh_references_build(sh_trainer *t, sh_stage *s) {
+  const char *loss = t->conf.loss.name;
+  bool sampled = !strcmp(loss, "sampled"), full = !strcmp(loss, "full"), in_batch = !strcmp(loss, "in-batch");
+  int64_t each = full ? 0 : sampled ? 1 + negatives_of(t) : 1, T = s->batch.tokens;
+  s->nshared = in_batch ? s->batch.global_tokens : !strcmp(loss, "shared") ? negatives_of(t) : 0;
+  s->first_shared = T * (1 + each);
+  s->nkeys = s->first_shared + s->nshared;
+  s->keys = SH_ARENA_NEW(&s->memory, int64_t, s->nkeys);
+  s->first_input = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
+  s->first_loss = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
+  int64_t input = 0, reference = T;
+  for (int m = 0; m < s->batch.nmicro; m++) {
+    const sh_batch *b = &s->batch.micro[m];
+    s->first_input[m] = input;
+    s->first_loss[m] = reference;
+    memcpy(s->keys + input, b->item, sizeof(int64_t) * (size_t)b->T);
+    int64_t *to = s->keys + reference;
+#pragma omp parallel for schedule(static) if (each > 0)
+    for (int64_t k = 0; k < (each > 0 ? b->T : 0); k++) {
+      to[k * each] = b->target[k];
+      if (sampled) draw_negatives(t, b, k, to + k * each + 1);
+    }
+    input += b->T;
+    reference += b->T * each;
+  }
+  s->correction = NULL;
+  if (s->nshared == 0) return;
+  int64_t *keys = s->keys + s->first_shared;
+  if (in_batch)
+    gather_targets(t, s, keys);
+  else
+    shared_negatives(t, s, keys);
+  s->correction = SH_ARENA_NEW(&s->memory, float, s->nshared);
+  for (int64_t r = 0; r < s->nshared; r++) s->correction[r] = sh_references_correction(t, s->nshared, keys[r]);
+}

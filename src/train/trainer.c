@@ -1,0 +1,139 @@
+#include "train/trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+
+static sh_row_optim row_optim(const char *name) {
+  if (!strcmp(name, "adam_lazy")) return SH_ROW_ADAM_LAZY;
+  if (!strcmp(name, "adagrad")) return SH_ROW_ADAGRAD;
+  if (!strcmp(name, "sgd")) return SH_ROW_SGD;
+  return SH_ROW_ADAM_DENSE;
+}
+
+static sh_status open_data(sh_trainer *t) {
+  const sh_config *c = &t->conf;
+  sh_status status = c->data.path[0] ? sh_dataset_open(&t->data, c->data.path)
+                                     : sh_fail(SH_ERR_USAGE, "data.path is missing: a data set made by shoal prepare");
+  if (status == SH_OK) status = sh_samples_create(&t->samples, &t->data, &c->data, c->model.max_len);
+  SH_TRY(sh_agree(&t->grid->world, status));
+  sh_loader_create(&t->loader, &t->samples, &c->batch, (uint32_t)c->train.seed, c->data.shuffle_block,
+                   c->model.request_time, t->grid->data.index, t->grid->data.size);
+  return SH_OK;
+}
+
+static sh_status make_model(sh_trainer *t) {
+  const sh_config *c = &t->conf;
+  sh_conf_model model = c->model;
+  if (!t->data.has_time && model.time_bias && strcmp(model.name, "sasrec") != 0) {
+    if (!strcmp(model.name, "fuxi-beta") || !strcmp(model.name, "fuxi-alpha"))
+      return sh_fail(SH_ERR_USAGE, "model.name: %s needs times, and %s has none", model.name, t->data.path);
+    model.time_bias = false; /* nothing to learn from */
+  }
+  SH_TRY(sh_model_create(&t->model, &model, t->grid->tensor.index, t->grid->tensor.size));
+  sh_params_init(&t->model.params, (uint32_t)c->train.seed);
+  size_t block = (size_t)t->model.params.block;
+  t->exp_avg = SH_ARENA_ZNEW(&t->run, float, block);
+  t->exp_avg_sq = SH_ARENA_ZNEW(&t->run, float, block);
+  return SH_OK;
+}
+
+static sh_status make_table(sh_trainer *t) {
+  const sh_config *c = &t->conf;
+  sh_table_conf table = {.name = "item", .rows = t->data.items, .width = (int)c->model.width,
+                         .shards = (int)c->table.shards, .seed = (uint32_t)c->train.seed,
+                         .init = {.kind = SH_INIT_TRUNC_NORMAL, .a = c->table.init_std},
+                         .optim = row_optim(c->table.optim), .adagrad_initial = c->table.adagrad_initial};
+  return sh_table_create(&t->item, &table, &t->grid->table);
+}
+
+static int ascending(const void *a, const void *b) {
+  int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+  return x < y ? -1 : x > y;
+}
+
+static void make_candidates(sh_trainer *t) {
+  const sh_dataset *d = &t->data;
+  t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, d->ncandidates);
+  for (int64_t i = 0; i < d->ncandidates; i++) {
+    int64_t local = sh_table_local(&t->item, d->candidates[i]);
+    if (local >= 0) t->own_candidate[t->nown_candidates++] = (int32_t)local;
+  }
+  qsort(t->own_candidate, (size_t)t->nown_candidates, sizeof(int32_t), ascending);
+  bool popularity = !strcmp(t->conf.loss.name, "in-batch") ||
+                    (!strcmp(t->conf.loss.name, "shared") && !strcmp(t->conf.loss.sampler, "popularity"));
+  if (!popularity) return;
+  t->popularity = SH_ARENA_NEW(&t->run, int64_t, d->ncandidates);
+  int64_t sum = 0;
+  for (int64_t i = 0; i < d->ncandidates; i++) t->popularity[i] = sum += d->item_count[d->candidates[i]] + 1;
+}
+
+/* What a sequence of L costs, from the model's own operation counts at two lengths. */
+static void set_costs(sh_trainer *t) {
+  double linear[2], attention[2];
+  for (int i = 0; i < 2; i++) {
+    int32_t offsets[2] = {0, i == 0 ? 1 : 100};
+    sh_batch b = {.B = 1, .T = offsets[1], .offsets = offsets};
+    sh_model_flops(&t->model, &b, &linear[i], &attention[i]);
+  }
+  double loss = 2.0 * (double)(t->conf.loss.negatives + 1) * t->model.width;
+  double pair = attention[1] / (100.0 * 101.0 / 2.0);
+  sh_loader_cost(&t->loader, 3 * (linear[0] + loss) + 3.5 * pair / 2, 3.5 * pair / 2);
+}
+
+static int64_t total_steps(sh_trainer *t) {
+  const sh_conf_train *c = &t->conf.train;
+  if (c->steps > 0) return c->steps;
+  if (t->conf.batch.tokens == 0) return c->epochs * sh_loader_steps(&t->loader, 0);
+  /* Batches by tokens differ a little from epoch to epoch: the first one is the estimate schedules use. */
+  return c->epochs * sh_loader_steps(&t->loader, 0);
+}
+
+sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid) {
+  *t = (sh_trainer){.conf = *conf, .grid = grid, .kernels = sh_kernels_best()};
+  sh_arena_init(&t->run, "run");
+  sh_arena_init(&t->step, "step");
+  sh_arena_init(&t->scratch, "scratch");
+  SH_TRY(open_data(t));
+  SH_TRY(sh_agree(&grid->world, make_model(t)));
+  SH_TRY(sh_agree(&grid->world, make_table(t)));
+  make_candidates(t);
+  set_costs(t);
+  sh_grad_sync_create(&t->sync, &t->model.params, &grid->data, conf->comm.bucket);
+  for (int i = 0; i < 2; i++) {
+    sh_arena_init(&t->stage[i].memory, i ? "batch 1" : "batch 0");
+    sh_fetch_init(&t->stage[i].fetch, &t->item);
+  }
+  t->total_steps = total_steps(t);
+  t->state.best_metric = -1;
+  return SH_OK;
+}
+
+void sh_trainer_destroy(sh_trainer *t) {
+  for (int i = 0; i < 2; i++) {
+    if (t->stage[i].fetch.impl) sh_fetch_free(&t->stage[i].fetch);
+    sh_arena_free(&t->stage[i].memory);
+  }
+  sh_grad_sync_destroy(&t->sync);
+  if (t->item.rows) sh_table_destroy(&t->item);
+  sh_model_destroy(&t->model);
+  sh_loader_destroy(&t->loader);
+  sh_samples_destroy(&t->samples);
+  sh_dataset_close(&t->data);
+  sh_arena_free(&t->run);
+  sh_arena_free(&t->step);
+  sh_arena_free(&t->scratch);
+}
+
+sh_ckpt_content sh_trainer_content(sh_trainer *t) {
+  return (sh_ckpt_content){.grid = t->grid,
+                           .config = &t->conf,
+                           .state = &t->state,
+                           .params = &t->model.params,
+                           .nmoments = 2,
+                           .moment_name = {"exp_avg", "exp_avg_sq"},
+                           .moment = {t->exp_avg, t->exp_avg_sq},
+                           .ntables = 1,
+                           .table = {&t->item}};
+}
