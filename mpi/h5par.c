@@ -107,11 +107,13 @@ static sh_status open_fd(sh_h5 *f, int flags, const char *verb) {
 
 static sh_status root_create(sh_h5 *f) {
   SH_TRY(open_fd(f, O_RDWR | O_CREAT | O_TRUNC, "create"));
-  hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
+  H5Pset_obj_track_times(create, false);
   H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
   H5Pset_alignment(access, align_from, align_to);
   H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
-  if (sh_h5_pages_driver(access, &f->pages)) f->file = H5Fcreate(f->path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+  if (sh_h5_pages_driver(access, &f->pages)) f->file = H5Fcreate(f->path, H5F_ACC_TRUNC, create, access);
+  H5Pclose(create);
   H5Pclose(access);
   return f->file < 0 ? sh_h5_fail(f, NULL, "cannot create") : SH_OK;
 }
@@ -195,28 +197,6 @@ sh_status sh_h5_reserve(sh_h5 *f) {
   return outcome(f);
 }
 
-static sh_status root_array_create(sh_h5 *f, const char *name, sh_h5_type type, int ndim, const int64_t dim[2]) {
-  hsize_t size[2] = {(hsize_t)dim[0], ndim == 2 ? (hsize_t)dim[1] : 1};
-  hid_t links = H5Pcreate(H5P_LINK_CREATE), layout = H5Pcreate(H5P_DATASET_CREATE);
-  hid_t space = H5Screate_simple(ndim, size, NULL);
-  H5Pset_create_intermediate_group(links, 1);
-  H5Pset_layout(layout, H5D_CONTIGUOUS);
-  H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY);
-  H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER);
-  H5Pset_obj_track_times(layout, false); /* equal content, equal bytes */
-  hid_t set = H5Dcreate2(f->file, name, sh_h5_native(type), space, links, layout, H5P_DEFAULT);
-  sh_status status = set < 0 ? sh_h5_fail(f, name, "cannot create the array") : SH_OK;
-  if (set >= 0) H5Dclose(set);
-  H5Sclose(space);
-  H5Pclose(layout);
-  H5Pclose(links);
-  return status;
-}
-
-sh_status sh_h5_array_create(sh_h5 *f, const char *name, sh_h5_type type, int ndim, const int64_t dim[2]) {
-  return sh_h5_step(f, f->root && f->failed == SH_OK ? root_array_create(f, name, type, ndim, dim) : SH_OK);
-}
-
 /* Every part of a path must be asked in turn: H5Lexists fails when a parent is missing. */
 static bool root_exists(sh_h5 *f, const char *name) {
   char part[1024];
@@ -231,6 +211,47 @@ static bool root_exists(sh_h5 *f, const char *name) {
   }
   H5Eclear2(H5E_DEFAULT);
   return there;
+}
+
+sh_status sh_h5_groups(sh_h5 *f, const char *name, bool whole) {
+  char part[1024];
+  size_t n = strlen(name);
+  if (n == 0 || n >= sizeof part) return sh_fail(SH_ERR_INTERNAL, "%s: a name of %zu letters", f->path, n);
+  hid_t layout = H5Pcreate(H5P_GROUP_CREATE);
+  H5Pset_obj_track_times(layout, false); /* equal content, equal bytes */
+  sh_status status = SH_OK;
+  for (size_t i = 1; i <= n && status == SH_OK; i++) {
+    if ((name[i] != '/' && (name[i] != '\0' || !whole)) || name[i - 1] == '/') continue;
+    memcpy(part, name, i);
+    part[i] = '\0';
+    if (H5Lexists(f->file, part, H5P_DEFAULT) > 0) continue;
+    hid_t group = H5Gcreate2(f->file, part, H5P_DEFAULT, layout, H5P_DEFAULT);
+    if (group < 0) status = sh_h5_fail(f, part, "cannot create the group");
+    if (group >= 0) H5Gclose(group);
+  }
+  H5Pclose(layout);
+  return status;
+}
+
+static sh_status root_array_create(sh_h5 *f, const char *name, sh_h5_type type, int ndim, const int64_t dim[2]) {
+  hsize_t size[2] = {(hsize_t)dim[0], ndim == 2 ? (hsize_t)dim[1] : 1};
+  SH_TRY(sh_h5_groups(f, name, false));
+  hid_t layout = H5Pcreate(H5P_DATASET_CREATE);
+  hid_t space = H5Screate_simple(ndim, size, NULL);
+  H5Pset_layout(layout, H5D_CONTIGUOUS);
+  H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY);
+  H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER);
+  H5Pset_obj_track_times(layout, false);
+  hid_t set = H5Dcreate2(f->file, name, sh_h5_native(type), space, H5P_DEFAULT, layout, H5P_DEFAULT);
+  sh_status status = set < 0 ? sh_h5_fail(f, name, "cannot create the array") : SH_OK;
+  if (set >= 0) H5Dclose(set);
+  H5Sclose(space);
+  H5Pclose(layout);
+  return status;
+}
+
+sh_status sh_h5_array_create(sh_h5 *f, const char *name, sh_h5_type type, int ndim, const int64_t dim[2]) {
+  return sh_h5_step(f, f->root && f->failed == SH_OK ? root_array_create(f, name, type, ndim, dim) : SH_OK);
 }
 
 bool sh_h5_exists(sh_h5 *f, const char *name) {

@@ -9,15 +9,9 @@
 
 /* An object's handle (group or array); a missing group is created when writing. Negative: the message is set. */
 static hid_t object_open(sh_h5 *f, const char *name) {
+  if (f->writing && sh_h5_groups(f, name, true) != SH_OK) return H5I_INVALID_HID;
   hid_t object = H5Oopen(f->file, name, H5P_DEFAULT);
-  if (object < 0 && f->writing) {
-    H5Eclear2(H5E_DEFAULT);
-    hid_t links = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(links, 1);
-    object = H5Gcreate2(f->file, name, links, H5P_DEFAULT, H5P_DEFAULT);
-    H5Pclose(links);
-  }
-  if (object < 0) sh_h5_fail(f, name, f->writing ? "cannot create the group" : "no such group or array");
+  if (object < 0) sh_h5_fail(f, name, "no such group or array");
   return object;
 }
 

@@ -48,6 +48,9 @@ sh_status sh_h5_place_of(sh_h5 *f, const char *name, sh_h5_place *out); /* [C] *
 
 hid_t sh_h5_native(sh_h5_type t);
 
+/* Create the groups on the way to `name`, and `name` itself when it is missing and `whole`. Root only. */
+sh_status sh_h5_groups(sh_h5 *f, const char *name, bool whole);
+
 /* Record "path: object: what: innermost HDF5 message" with the code that fits the file's direction. */
 sh_status sh_h5_fail(const sh_h5 *f, const char *object, const char *what);
 

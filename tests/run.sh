@@ -3,6 +3,7 @@
 # Missing packages are installed first (jobs/install-packages.sh). Tests on real data run where SHOAL_TEST_DATA names a
 # folder that has them, and are reported as skipped elsewhere. --full adds the long tests of tests/full/.
 cd "$(dirname "$0")/.." || exit 1
+cores=$(OMP_NUM_THREADS='' nproc 2>/dev/null || echo 2) # nproc would count OMP_NUM_THREADS, too
 full=0
 case "${1:-}" in
 "") ;;
@@ -48,12 +49,11 @@ summary() {
 }
 
 build_all() {
-  jobs=$(nproc 2>/dev/null || echo 2)
   cmake --preset release -DSHOAL_TESTS=ON >$build.configure.log 2>&1 || {
     cat $build.configure.log
     return 1
   }
-  cmake --build --preset release -j "$jobs" -- -k 0 >$build.build.log 2>&1 || {
+  cmake --build --preset release -j "$cores" -- -k 0 >$build.build.log 2>&1 || {
     grep -E 'error|FAILED|undefined|ninja:' $build.build.log | grep -v '^/' | head -60
     echo "the whole log: $build.build.log"
     return 1
@@ -65,7 +65,7 @@ run_ctest() {
   begin "ctest"
   report=$PWD/$build/ctest.xml
   rm -f "$report"
-  (cd $build && ctest -j "$(nproc 2>/dev/null || echo 2)" --timeout 300 --output-on-failure --output-junit "$report")
+  (cd $build && ctest -j "$cores" --timeout 300 --output-on-failure --output-junit "$report")
   if [ ! -s "$report" ]; then
     echo "ctest left no report"
     finish 1

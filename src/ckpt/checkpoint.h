@@ -4,8 +4,8 @@
  * position order (dist/table.h) and offsets[S+1]; the run's state (step, data position, RNG is counters only), the
  * resolved configuration and build information. Checksums (XXH3-64 of blocks of rows, independent of the grid) cover
  * every data array; one digest covers names, types, sizes and attributes.
- * Written as `<name>.partial`, synced, agreed upon by all ranks, renamed; the link `latest.h5` moves last. Whatever dies
- * at any moment leaves the previous checkpoint valid and the new one whole or ignored.
+ * Written as `<name>.partial`, synced, agreed upon by all ranks, renamed; the link `latest.h5` moves last. Whatever
+ * dies at any moment leaves the previous checkpoint valid and the new one whole or ignored.
  */
 #ifndef SH_CKPT_CHECKPOINT_H
 #define SH_CKPT_CHECKPOINT_H
@@ -29,10 +29,10 @@ typedef struct sh_run_state {
   int64_t loss_tokens;
   double epoch_loss_sum;
   int64_t epoch_loss_tokens;
-  double best_metric;    /* of eval.metric; -1 before the first evaluation */
+  double best_metric; /* of eval.metric; -1 before the first evaluation */
   int64_t best_epoch;
   int64_t evals_since_best;
-  double seconds;        /* training time so far */
+  double seconds; /* training time so far */
 } sh_run_state;
 
 /* What is saved and restored. Arrays are the caller's. */
@@ -41,7 +41,7 @@ typedef struct sh_ckpt_content {
   const sh_config *config;
   sh_run_state *state;
   sh_params *params;
-  int nmoments;            /* dense optimiser state: arrays over the block, as params->value */
+  int nmoments;               /* dense optimiser state: arrays over the block, as params->value */
   const char *moment_name[4]; /* "exp_avg" ... */
   float *moment[4];
   int ntables;
@@ -52,7 +52,8 @@ typedef struct sh_ckpt_content {
  * written: the .partial file is removed and everything before stays as it was. */
 sh_status sh_ckpt_write(const sh_ckpt_content *c, const char *dir);
 
-/* Make dir/best.h5 the newest checkpoint (hard link, by rename). Delete all but the newest `keep` step files. Rank 0. */
+/* Make dir/best.h5 the newest checkpoint (hard link, by rename). Delete all but the newest `keep` step files. Rank 0.
+ */
 sh_status sh_ckpt_mark_best(const sh_ckpt_content *c, const char *dir);
 sh_status sh_ckpt_prune(const sh_ckpt_content *c, const char *dir, int keep);
 

@@ -13,6 +13,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "core/arena.h"
+#include "mpi/coll.h"
 
 static sh_status fail(const char *dir, const char *name, const char *what) {
   return sh_fail(SH_ERR_CKPT, "%s%s%s: cannot %s: %s", dir, name ? "/" : "", name ? name : "", what, strerror(errno));
@@ -140,12 +141,16 @@ static void link_target(const char *dir, const char *link_name, char out[SH_CK_F
   free_names(names, n);
 }
 
-sh_status sh_ckpt_mark_best(const sh_ckpt_content *c, const char *dir) {
+static sh_status mark_best(const char *dir) {
   char newest[SH_CK_FILE];
-  if (c->grid->world.index != 0) return SH_OK;
   link_target(dir, "latest.h5", newest);
   if (!*newest) return sh_fail(SH_ERR_CKPT, "%s: no checkpoint to mark as the best: latest.h5 leads nowhere", dir);
   return move_link(dir, newest, "best.h5", true);
+}
+
+sh_status sh_ckpt_mark_best(const sh_ckpt_content *c, const char *dir) {
+  const sh_axis *world = &c->grid->world;
+  return sh_agree(world, world->index == 0 ? mark_best(dir) : SH_OK);
 }
 
 static bool is_link(const char *dir, const char *name) {
@@ -155,10 +160,9 @@ static bool is_link(const char *dir, const char *name) {
   return lstat(path, &s) == 0 && S_ISLNK(s.st_mode);
 }
 
-sh_status sh_ckpt_prune(const sh_ckpt_content *c, const char *dir, int keep) {
+static sh_status prune(const char *dir, int keep) {
   char path[SH_CK_FILE], latest[SH_CK_FILE], best[SH_CK_FILE] = "", **names;
   sh_status status = SH_OK;
-  if (c->grid->world.index != 0) return SH_OK;
   link_target(dir, "latest.h5", latest);
   if (is_link(dir, "best.h5")) link_target(dir, "best.h5", best); /* a hard link keeps its content by itself */
   int n = list_steps(dir, ".h5", &names);
@@ -170,4 +174,9 @@ sh_status sh_ckpt_prune(const sh_ckpt_content *c, const char *dir, int keep) {
   }
   free_names(names, n);
   return status;
+}
+
+sh_status sh_ckpt_prune(const sh_ckpt_content *c, const char *dir, int keep) {
+  const sh_axis *world = &c->grid->world;
+  return sh_agree(world, world->index == 0 ? prune(dir, keep) : SH_OK);
 }

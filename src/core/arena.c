@@ -82,16 +82,19 @@ void sh_arena_free(sh_arena *a) {
   a->used = 0;
 }
 
+/* An empty arena that once held more than its one region can gets a larger one at the next allocation: after that it
+ * never asks the system again. */
+static void settle(sh_arena *a) {
+  if (a->used > 0 || !a->head || (!a->head->below && a->head->size >= a->peak)) return;
+  size_t want = a->peak + a->peak / 4;
+  sh_arena_free(a);
+  a->want = want;
+}
+
 void sh_arena_reset(sh_arena *a) {
-  if (a->head && (a->head->below || a->head->size < a->peak)) {
-    /* It took several regions: one of a quarter more than the peak will do next time. */
-    size_t want = a->peak + a->peak / 4;
-    sh_arena_free(a);
-    a->want = want;
-  } else if (a->head) {
-    a->head->used = 0;
-  }
   a->used = 0;
+  settle(a);
+  if (a->head) a->head->used = 0;
 }
 
 sh_arena_mark sh_arena_save(const sh_arena *a) {
@@ -99,19 +102,14 @@ sh_arena_mark sh_arena_save(const sh_arena *a) {
 }
 
 void sh_arena_release(sh_arena *a, sh_arena_mark mark) {
-  while (a->head != mark.head) {
-    if (!mark.head && !a->head->below && a->head->size >= a->peak) { /* large enough for the next user */
-      a->head->used = 0;
-      a->used = 0;
-      return;
-    }
+  while (a->head != mark.head && a->head->below) {
     sh_region *below = a->head->below;
     free(a->head);
     a->head = below;
-    a->want = a->peak + a->peak / 4;
   }
-  if (a->head) a->head->used = mark.head_used;
+  if (a->head) a->head->used = a->head == mark.head ? mark.head_used : 0;
   a->used = mark.used;
+  settle(a);
 }
 
 int64_t sh_alloc_count(void) { return (int64_t)atomic_load(&requests); }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Counting sort in fixed chunks of the references: histograms per chunk, prefix over (row, chunk), placement. */
-enum { CHUNK = 1 << 17, CHUNKS = 16 };
+enum { CHUNK = 1 << 15, CHUNKS = 16 };
 
 void sh_csr_build(sh_csr *c, int64_t n, const int32_t *row, int64_t rows, sh_arena *arena) {
   assert(n < INT32_MAX);

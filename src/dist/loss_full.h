@@ -4,7 +4,7 @@
  *
  * Hidden states of all ranks travel in tiles of at most loss.tile_tokens tokens; each rank scores its own rows; running
  * maximum and sum and the target's logit are reduced; gradients of hidden states are reduce-scattered; gradients of rows
- * stay where the rows are (sh_table_local_grad). Memory is bounded by the tile: never T x D of the world nor T x V.
+ * stay where the rows are (sh_table_add_local). Memory is bounded by the tile: never T x D of the world nor T x V.
  */
 #ifndef SH_DIST_LOSS_FULL_H
 #define SH_DIST_LOSS_FULL_H

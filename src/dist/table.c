@@ -110,7 +110,7 @@ void sh_table_destroy(sh_table *t) {
   if (!impl) return;
   sh_buffer *buffers[] = {&impl->set,     &impl->set_slot, &impl->sort[0],     &impl->sort[1],
                           &impl->wire,    &impl->pack,     &impl->touched[0],  &impl->touched[1],
-                          &impl->grad[0], &impl->grad[1],  &impl->block_square};
+                          &impl->grad[0], &impl->grad[1],  &impl->block_square, &impl->local};
   for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) buffer_free(buffers[i]);
   sh_marks_destroy(&impl->asked);
   sh_marks_destroy(&impl->own);

@@ -85,6 +85,10 @@ void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step);
  * update, for another fetch or micro-batch, it adds to what is there and returns the square of the whole. */
 double sh_table_grad(sh_table *t, sh_fetch *f);
 
+/* Add gradients drows[n x ld] of own rows, numbered from 0 and ascending, that no fetch brings (full softmax). Local.
+ * They are merged with what waits and with what sh_table_grad brings later, whose square and count then cover both. */
+void sh_table_add_local(sh_table *t, int64_t n, const int32_t *local_row, const float *drows, int64_t ld);
+
 /* Apply the merged gradient to own rows. */
 void sh_table_update(sh_table *t, const sh_row_hyper *h);
 

@@ -152,14 +152,21 @@ static double merge_block(const sh_table *t, int nsources, const int64_t *touche
   return square_of(grad + first * D, (last - first) * D);
 }
 
+/* The gradient that waits already, the first source of a merge; returns how many that is. */
+static int list_pending(sh_table *t) {
+  struct sh_table_impl *impl = t->impl;
+  if (!impl->pending) return 0;
+  impl->source[0] = (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0,
+                                            impl->grad[impl->now].data, t->conf.width};
+  return 1;
+}
+
 /* The places gradients come from, in the order of summation: what waits already, then the ranks. */
 static int list_sources(sh_table *t, const sh_fetch *f, const float *wire) {
   struct sh_table_impl *impl = t->impl;
   struct sh_grad_source *s = impl->source;
   int64_t D = t->conf.width;
-  int n = 0;
-  if (impl->pending)
-    s[n++] = (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0, impl->grad[impl->now].data, D};
+  int n = list_pending(t);
   if (t->axis->size == 1) {
     s[n++] = (struct sh_grad_source){f->impl->position, f->nslots, 0, f->drows, f->ld};
     return n;
@@ -167,6 +174,35 @@ static int list_sources(sh_table *t, const sh_fetch *f, const float *wire) {
   for (int64_t r = 0, at = 0; r < t->axis->size; at += f->impl->asked_count[r], r++)
     s[n++] = (struct sh_grad_source){f->impl->asked + at, f->impl->asked_count[r], t->position_first, wire + at * D, D};
   return n;
+}
+
+/* Sum the sources listed; what comes out waits for update. Returns its square. */
+static double merge(sh_table *t, int nsources) {
+  struct sh_table_impl *impl = t->impl;
+  int into = !impl->now;
+  int64_t n = unite(t, nsources, &impl->touched[into]), blocks = (n + BLOCK - 1) / BLOCK;
+  const int64_t *touched = impl->touched[into].data;
+  float *grad = sh_buffer_need(&impl->grad[into], sizeof *grad * (size_t)(n * t->conf.width));
+  double *square = sh_buffer_need(&impl->block_square, sizeof *square * (size_t)blocks), total = 0;
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t b = 0; b < blocks; b++)
+    square[b] = merge_block(t, nsources, touched, b * BLOCK, (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n, grad);
+  for (int64_t b = 0; b < blocks; b++) total += square[b];
+  impl->now = into;
+  impl->ntouched = n;
+  impl->pending = true;
+  return total;
+}
+
+void sh_table_add_local(sh_table *t, int64_t n, const int32_t *local_row, const float *drows, int64_t ld) {
+  int64_t *row = sh_buffer_need(&t->impl->local, sizeof *row * (size_t)n);
+  for (int64_t i = 0; i < n; i++) {
+    assert(local_row[i] < t->local_rows && local_row[i] > (i ? local_row[i - 1] : -1));
+    row[i] = local_row[i];
+  }
+  int nsources = list_pending(t);
+  t->impl->source[nsources++] = (struct sh_grad_source){row, n, 0, drows, ld};
+  merge(t, nsources);
 }
 
 double sh_table_grad(sh_table *t, sh_fetch *f) {
@@ -184,17 +220,5 @@ double sh_table_grad(sh_table *t, sh_fetch *f) {
     sh_exchange_grads_begin(f->impl->exchange, out, wire, D);
     sh_exchange_grads_end(f->impl->exchange);
   }
-  int nsources = list_sources(t, f, wire), into = !impl->now;
-  int64_t n = unite(t, nsources, &impl->touched[into]), blocks = (n + BLOCK - 1) / BLOCK;
-  const int64_t *touched = impl->touched[into].data;
-  float *grad = sh_buffer_need(&impl->grad[into], sizeof *grad * (size_t)(n * D));
-  double *square = sh_buffer_need(&impl->block_square, sizeof *square * (size_t)blocks), total = 0;
-#pragma omp parallel for schedule(static) if (n > FEW)
-  for (int64_t b = 0; b < blocks; b++)
-    square[b] = merge_block(t, nsources, touched, b * BLOCK, (b + 1) * BLOCK < n ? (b + 1) * BLOCK : n, grad);
-  for (int64_t b = 0; b < blocks; b++) total += square[b];
-  impl->now = into;
-  impl->ntouched = n;
-  impl->pending = true;
-  return total;
+  return merge(t, list_sources(t, f, wire));
 }

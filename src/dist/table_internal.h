@@ -33,7 +33,7 @@ struct sh_table_impl {
   sh_buffer wire, pack;
   /* The merged gradient: rows touched, ascending, and their gradients; two, for merging one into the other. */
   sh_marks own;
-  sh_buffer touched[2], grad[2], block_square;
+  sh_buffer touched[2], grad[2], block_square, local;
   int now;                       /* which of the two */
   bool pending;                  /* a gradient waits for update */
   struct sh_grad_source *source; /* [axis size + 1] */

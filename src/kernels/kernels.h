@@ -17,6 +17,12 @@ typedef struct sh_drop {
   float scale;        /* 1 / (1 - p) */
 } sh_drop;
 
+/* Where random numbers are drawn: all of a counter but the quad (core/rng.h). */
+typedef struct sh_draw {
+  uint32_t seed, site, when, position;
+  int64_t sample;
+} sh_draw;
+
 /* Attention of one head over one sequence, keys j <= query i. Arrays point at the sequence's first token and the head's
  * first column; rows are tokens, ld apart. Query rows are query_first .. L-1 (0 in training, L-1 for last-only), and q,
  * out, dq, dout point at row query_first. */
@@ -75,6 +81,11 @@ typedef struct sh_kernels {
   void (*silu)(int64_t n, const float *z, float *y);
   void (*silu_back)(int64_t n, const float *z, const float *dy, float *dz); /* dz = dy silu'(z) */
 
+  /* word[4n] = the words of quads quad .. quad+n-1, as sh_random4 gives them. */
+  void (*random_words)(const sh_draw *d, uint32_t quad, int n, uint32_t *word);
+  /* Sum and sum of squares of a row, good to double precision of their difference sums[1] / n - (sums[0] / n)^2. */
+  void (*row_sums)(int64_t n, const float *x, double sums[2]);
+
   /* y[k] = x[k] times keep mask and scale, for elements first .. first+n-1 of (sample, position). x may be y. */
   void (*dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x, float *y);
 
@@ -91,12 +102,12 @@ typedef struct sh_kernels {
                                  int64_t first_element, float *work);
 
   /* AdamW over n elements; c1 = 1 - beta1^t, c2 = 1 - beta2^t. */
-  void (*adamw)(int64_t n, float lr, float beta1, float beta2, float eps, float decay, double c1, double c2, float scale,
-                const float *grad, float *value, float *m, float *v);
+  void (*adamw)(int64_t n, double lr, double beta1, double beta2, double eps, double decay, double c1, double c2,
+                float scale, const float *grad, float *value, float *m, float *v);
 
   /* The sampled loss; n rows named by slot, `width` columns, a multiple of 16.
    * gather_dots: out[j] = h . rows[slot[j]];  gather_sum: out = sum_j coef[j] rows[slot[j]];
-   * pair_sum: out = sum over pairs p of coef[p] h[p / stride], in the order given. */
+   * pair_sum: out += sum over pairs p of coef[p] h[p / stride], in the order given. */
   void (*gather_dots)(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
                       float *out);
   void (*gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
@@ -105,6 +116,13 @@ typedef struct sh_kernels {
                    int64_t ld, float *out);
   /* x = exp(x - max) / sum; returns the sum and the maximum. */
   float (*softmax)(int64_t n, float *x, float *max);
+  /* Softmax over candidates that come in tiles x[rows x n] of h . e; the logit is s = scale x - shift[column].
+   * softmax_scan: fold the tile into each row's running max and sum = sum of exp(s - max);
+   * softmax_tile: x = factor exp(s - lse[row]). */
+  void (*softmax_scan)(int64_t rows, int64_t n, float scale, const float *shift, const float *x, int64_t ld, float *max,
+                       double *sum);
+  void (*softmax_tile)(int64_t rows, int64_t n, float scale, const float *shift, const float *lse, float factor,
+                       float *x, int64_t ld);
 
   float (*dot)(int64_t n, const float *a, const float *b);
   void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a x */

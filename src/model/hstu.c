@@ -30,7 +30,7 @@ sh_status sh_build_hstu(sh_model *m, const sh_conf_model *conf) {
     char name[SH_PARAM_NAME];
     snprintf(name, sizeof name, "block.%d", i);
     int u = sh_build_slot(m, local, "%s.u", name), o = sh_build_slot(m, local, "%s.o", name);
-    int stats = sh_build_slot(m, 2, "%s.stats", name), next = sh_build_slot(m, D, "%s.out", name);
+    int stats = sh_build_slot(m, SH_HSTU_STATS, "%s.stats", name), next = sh_build_slot(m, D, "%s.out", name);
     sh_build_call(m, &sh_hstu_in_ops, name, &block, 1, &x, 3, (int[]){u, o, stats});
     sh_build_call(m, &sh_hstu_out_ops, name, &block, 4, (int[]){x, u, o, stats}, 1, &next);
     x = next;

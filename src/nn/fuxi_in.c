@@ -200,13 +200,12 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
     }
 }
 
-static void statistics(const sh_args *a, int64_t n) {
+static void statistics(const sh_ctx *c, const sh_args *a, int64_t n) {
 #pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < a->R; r++) {
-    const float *o = a->out[1] + r * n;
-    double sq = 0;
-    for (int64_t k = 0; k < n; k++) sq += (double)o[k] * (double)o[k];
-    a->out[2][r] = (float)sq;
+    double sums[2];
+    c->k->row_sums(n, a->out[1] + r * n, sums);
+    a->out[2][r] = (float)sums[1];
   }
 }
 
@@ -218,7 +217,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   tape_view v = view(l, a->T, keep);
   project(l, c, a, v, q_rows);
   attend(l, c, a, v, q_rows);
-  statistics(a, s.u);
+  statistics(c, a, s.u);
   sh_arena_release(c->scratch, mark);
 }
 

@@ -21,13 +21,26 @@ static void params(sh_layer *l, sh_params *p) {
   const sh_hstu_conf *f = l->conf;
   int64_t H = f->H, dv = f->dv, dqk = f->dqk;
   sh_init normal = {.kind = SH_INIT_NORMAL, .a = 0.02};
-  sh_param row = {.ndim = 2, .dim = {f->D, 2 * H * (dv + dqk)}, .split = 1, .nseg = 4,
+  sh_param row = {.ndim = 2,
+                  .dim = {f->D, 2 * H * (dv + dqk)},
+                  .split = 1,
+                  .nseg = 4,
                   .seg = {{0, H, dv}, {H * dv, H, dv}, {2 * H * dv, H, dqk}, {H * (2 * dv + dqk), H, dqk}},
-                  .tgrad = SH_TGRAD_SPLIT, .grain = SH_GRAIN_MATRIX, .init = normal, .decay = true, .tie = -1};
+                  .tgrad = SH_TGRAD_SPLIT,
+                  .grain = SH_GRAIN_MATRIX,
+                  .init = normal,
+                  .decay = true,
+                  .tie = -1};
   snprintf(row.name, sizeof row.name, "%s.uvqk", l->name);
   l->param[UVQK] = sh_params_add(p, &row);
-  sh_param bias = {.ndim = 1, .dim = {2 * f->N - 1}, .split = -1, .tgrad = SH_TGRAD_PARTIAL,
-                   .grain = SH_GRAIN_ELEMENT, .init = normal, .decay = true, .tie = -1};
+  sh_param bias = {.ndim = 1,
+                   .dim = {2 * f->N - 1},
+                   .split = -1,
+                   .tgrad = SH_TGRAD_PARTIAL,
+                   .grain = SH_GRAIN_ELEMENT,
+                   .init = normal,
+                   .decay = true,
+                   .tie = -1};
   snprintf(bias.name, sizeof bias.name, "%s.pos_w", l->name);
   l->param[POS_W] = sh_params_add(p, &bias);
   if (!f->time_bias) return;
@@ -122,7 +135,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
   for (int64_t i = 0; i < b->B; i++)
     if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
   int64_t work = (sh_attention_work(longest, f->dqk, f->dv) + 15) / 16 * 16;
-  float *works = SH_ARENA_NEW(c->scratch, float, work * sh_max_threads());
+  float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t i = 0; i < b->B; i++)
     for (int64_t h = 0; h < s.h; h++) {
@@ -131,35 +144,35 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
       if (L == 0) continue;
       const float *vqk = v.vqk + t * rest;
       int64_t row = a->row_token ? i : t;
-      sh_heads_io io = {.L = L, .query_first = a->row_token ? L - 1 : 0, .dqk = f->dqk, .dv = f->dv,
-                        .ldq = (int)(a->row_token ? s.q : rest), .ldkv = (int)rest, .ldout = (int)s.u,
+      sh_heads_io io = {.L = L,
+                        .query_first = a->row_token ? L - 1 : 0,
+                        .dqk = f->dqk,
+                        .dv = f->dv,
+                        .ldq = (int)(a->row_token ? s.q : rest),
+                        .ldkv = (int)rest,
+                        .ldout = (int)s.u,
                         .q = (a->row_token ? q_rows + i * s.q : vqk + s.v) + h * f->dqk,
-                        .k = vqk + s.v + s.q + h * f->dqk, .v = vqk + h * f->dv,
+                        .k = vqk + s.v + s.q + h * f->dqk,
+                        .v = vqk + h * f->dv,
                         .out = a->out[1] + row * s.u + h * f->dv};
       sh_rel_bias bias = bias_of(l, c, i, NULL, NULL);
       c->k->hstu_attention(&io, &bias, (float)f->N, works + work * sh_thread());
     }
 }
 
-static void statistics(const sh_args *a, int64_t n) {
+static void statistics(const sh_ctx *c, const sh_args *a, int64_t n) {
 #pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < a->R; r++) {
-    const float *o = a->out[1] + r * n;
-    double sum = 0, sq = 0;
-    for (int64_t k = 0; k < n; k++) sum += (double)o[k], sq += (double)o[k] * (double)o[k];
-    a->out[2][2 * r] = (float)sum;
-    a->out[2][2 * r + 1] = (float)sq;
-  }
+  for (int64_t r = 0; r < a->R; r++) c->k->row_sums(n, a->out[1] + r * n, sh_hstu_sums(a->out[2], r));
 }
 
 static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *keep = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->T, 0));
-  float *q_rows = a->row_token ? SH_ARENA_NEW(c->scratch, float, a->R * shape_of(l).q) : NULL;
+  float *q_rows = a->row_token ? SH_ARENA_NEW(c->scratch, float, a->R *shape_of(l).q) : NULL;
   tape_view v = view(l, a->T, keep);
   project(l, c, a, v, q_rows);
   attend(l, c, a, v, q_rows);
-  statistics(a, shape_of(l).u);
+  statistics(c, a, shape_of(l).u);
   sh_arena_release(c->scratch, mark);
 }
 
@@ -173,8 +186,8 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, t
     if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
   int64_t work = (sh_attention_work(longest, f->dqk, f->dv) + 15) / 16 * 16;
   int64_t partial = (f->N + SH_TIME_BUCKETS + 15) / 16 * 16; /* pos_w beyond N-1 is never read */
-  float *works = SH_ARENA_NEW(c->scratch, float, work * sh_max_threads());
-  float *partials = SH_ARENA_ZNEW(c->scratch, float, partial * units);
+  float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
+  float *partials = SH_ARENA_ZNEW(c->scratch, float, partial *units);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t unit = 0; unit < units; unit++) {
     int64_t g = unit / s.h, h = unit % s.h;
@@ -185,10 +198,19 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, t
       if (L == 0) continue;
       const float *vqk = v.vqk + t * rest;
       float *dvqk = d + t * rest;
-      sh_heads_io io = {.L = L, .dqk = f->dqk, .dv = f->dv, .ldq = (int)rest, .ldkv = (int)rest, .ldout = (int)s.u,
-                        .q = vqk + s.v + h * f->dqk, .k = vqk + s.v + s.q + h * f->dqk, .v = vqk + h * f->dv,
-                        .dout = dout + t * s.u + h * f->dv, .dq = dvqk + s.v + h * f->dqk,
-                        .dk = dvqk + s.v + s.q + h * f->dqk, .dv_ = dvqk + h * f->dv};
+      sh_heads_io io = {.L = L,
+                        .dqk = f->dqk,
+                        .dv = f->dv,
+                        .ldq = (int)rest,
+                        .ldkv = (int)rest,
+                        .ldout = (int)s.u,
+                        .q = vqk + s.v + h * f->dqk,
+                        .k = vqk + s.v + s.q + h * f->dqk,
+                        .v = vqk + h * f->dv,
+                        .dout = dout + t * s.u + h * f->dv,
+                        .dq = dvqk + s.v + h * f->dqk,
+                        .dk = dvqk + s.v + s.q + h * f->dqk,
+                        .dv_ = dvqk + h * f->dv};
       sh_rel_bias bias = bias_of(l, c, i, dpos, dts);
       c->k->hstu_attention_back(&io, &bias, (float)f->N, works + work * sh_thread());
     }
@@ -207,17 +229,18 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   int64_t D = f->D, W = s.width, rest = W - s.u, T = a->T;
   tape_view v = view(l, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *dz = SH_ARENA_NEW(c->scratch, float, T * W), *d = SH_ARENA_NEW(c->scratch, float, T * rest);
-  float *dout = SH_ARENA_NEW(c->scratch, float, T * s.u);
+  float *dz = SH_ARENA_NEW(c->scratch, float, T *W), *d = SH_ARENA_NEW(c->scratch, float, T *rest);
+  float *dout = SH_ARENA_NEW(c->scratch, float, T *s.u);
   /* o fed the statistics too: d o = dout + dstats_0 + 2 o dstats_1 */
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < T; t++) {
-    const float *o = a->out[1] + t * s.u, *g = a->dout[1] + t * s.u, *ds = a->dout[2] + 2 * t;
-    for (int64_t k = 0; k < s.u; k++) dout[t * s.u + k] = g[k] + ds[0] + 2.f * o[k] * ds[1];
+    const float *o = a->out[1] + t * s.u, *g = a->dout[1] + t * s.u;
+    const double *ds = sh_hstu_sums((float *)(uintptr_t)a->dout[2], t);
+    for (int64_t k = 0; k < s.u; k++) dout[t * s.u + k] = g[k] + (float)(ds[0] + 2 * (double)o[k] * ds[1]);
   }
   attend_back(l, c, dout, v, d);
   float *wt = sh_transposed(c, D, W, sh_param_value(c->params, l->param[UVQK]), W);
-  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK * D * sh_max_threads());
+  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);

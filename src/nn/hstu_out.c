@@ -10,7 +10,9 @@
 
 enum { O_WEIGHT, O_BIAS };
 
-static int64_t copies(const sh_hstu_conf *f) { return f->concat_ua ? 3 : 1; }
+static int64_t copies(const sh_hstu_conf *f) {
+  return f->concat_ua ? 3 : 1;
+}
 static int64_t heads_width(const sh_layer *l) {
   const sh_hstu_conf *f = l->conf;
   return (int64_t)f->H / l->parts * f->dv;
@@ -19,15 +21,27 @@ static int64_t heads_width(const sh_layer *l) {
 static void params(sh_layer *l, sh_params *p) {
   const sh_hstu_conf *f = l->conf;
   int64_t H = f->H, dv = f->dv, in = copies(f) * H * dv;
-  sh_param w = {.ndim = 2, .dim = {in, f->D}, .split = 0, .nseg = (int)copies(f), .tgrad = SH_TGRAD_SPLIT,
-                .grain = SH_GRAIN_MATRIX, .decay = true, .tie = -1};
+  sh_param w = {.ndim = 2,
+                .dim = {in, f->D},
+                .split = 0,
+                .nseg = (int)copies(f),
+                .tgrad = SH_TGRAD_SPLIT,
+                .grain = SH_GRAIN_MATRIX,
+                .decay = true,
+                .tie = -1};
   for (int s = 0; s < w.nseg; s++) w.seg[s] = (sh_segment){s * H * dv, H, dv};
   double limit = sqrt(6.0 / (double)(f->D + in)), bound = 1.0 / sqrt((double)in);
   w.init = (sh_init){SH_INIT_UNIFORM, -limit, limit};
   snprintf(w.name, sizeof w.name, "%s.o_weight", l->name);
   l->param[O_WEIGHT] = sh_params_add(p, &w);
-  sh_param b = {.ndim = 1, .dim = {f->D}, .split = -1, .tgrad = SH_TGRAD_SAME, .grain = SH_GRAIN_ELEMENT,
-                .init = {SH_INIT_UNIFORM, -bound, bound}, .decay = true, .tie = -1};
+  sh_param b = {.ndim = 1,
+                .dim = {f->D},
+                .split = -1,
+                .tgrad = SH_TGRAD_SAME,
+                .grain = SH_GRAIN_ELEMENT,
+                .init = {SH_INIT_UNIFORM, -bound, bound},
+                .decay = true,
+                .tie = -1};
   snprintf(b.name, sizeof b.name, "%s.o_bias", l->name);
   l->param[O_BIAS] = sh_params_add(p, &b);
 }
@@ -41,7 +55,8 @@ static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
 /* Mean and reciprocal deviation of row r over all H dv columns, from the summed statistics. */
 static void moments(const sh_layer *l, const float *stats, int64_t r, float *mean, float *rstd) {
   const sh_hstu_conf *f = l->conf;
-  double n = (double)f->H * f->dv, m = (double)stats[2 * r] / n, var = (double)stats[2 * r + 1] / n - m * m;
+  const double *sums = sh_hstu_sums((float *)(uintptr_t)stats, r);
+  double n = (double)f->H * f->dv, m = sums[0] / n, var = sums[1] / n - m * m;
   *mean = (float)m;
   *rstd = (float)(1.0 / sqrt((var > 0 ? var : 0) + (double)f->eps));
 }
@@ -75,8 +90,8 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   const float *w = sh_param_value(c->params, l->param[O_WEIGHT]), *bias = sh_param_value(c->params, l->param[O_BIAS]);
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_LINEAR, f->dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *y_all = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, a->R * in);
-  float *norms = SH_ARENA_NEW(c->scratch, float, n * sh_max_threads());
+  float *y_all = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, a->R *in);
+  float *norms = SH_ARENA_NEW(c->scratch, float, n *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
@@ -97,10 +112,11 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 
 /* From dy (dropout undone) of one row: du, do and the gradients of the two statistics. */
 static void gate_back(const sh_layer *l, const sh_args *a, int64_t t, int64_t n, const float *dy, float *norm,
-                      float *du, float *dob, float *ds) {
+                      float *du, float *dob, double *ds) {
   const sh_hstu_conf *f = l->conf;
   const float *u = a->in[1] + t * n, *o = a->in[2] + t * n, *product = f->concat_ua ? dy + 2 * n : dy;
-  float mean, rstd, sum = 0, along = 0, count = (float)f->H * (float)f->dv;
+  double count = (double)f->H * f->dv;
+  float mean, rstd, sum = 0, along = 0;
   moments(l, a->in[3], t, &mean, &rstd);
   for (int64_t k = 0; k < n; k++) norm[k] = (o[k] - mean) * rstd;
   for (int64_t k = 0; k < n; k++) du[k] = product[k] * norm[k] + (f->concat_ua ? dy[k] : 0);
@@ -109,8 +125,8 @@ static void gate_back(const sh_layer *l, const sh_args *a, int64_t t, int64_t n,
     sum += dn, along += dn * norm[k];
     dob[k] = dn * rstd;
   }
-  float dmean = -rstd * sum, dvar = -0.5f * rstd * rstd * along;
-  ds[0] = (dmean - 2.f * mean * dvar) / count;
+  double dmean = -(double)rstd * (double)sum, dvar = -0.5 * (double)rstd * (double)rstd * (double)along;
+  ds[0] = (dmean - 2 * (double)mean * dvar) / count;
   ds[1] = dvar / count;
 }
 
@@ -130,7 +146,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
     for (int64_t t = t0; t < t0 + rows; t++) {
       float *row = dy + (t - t0) * in;
       drop(l, c, &dropout, t, n, row);
-      gate_back(l, a, t, n, row, norm, a->din[1] + t * n, a->din[2] + t * n, a->din[3] + 2 * t);
+      gate_back(l, a, t, n, row, norm, a->din[1] + t * n, a->din[2] + t * n, sh_hstu_sums(a->din[3], t));
     }
     if (!a->din[0] || (l->part > 0 && a->add[0])) continue;
     for (int64_t k = t0 * D; k < (t0 + rows) * D; k++)

@@ -15,8 +15,8 @@ void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, d
 #pragma omp parallel for schedule(static) if (r->size > BLOCK)
     for (int64_t at = 0; at < r->size; at += BLOCK) {
       int64_t n = r->size - at < BLOCK ? r->size - at : BLOCK, q = r->offset + at;
-      k->adamw(n, (float)lr, (float)o->beta1, (float)o->beta2, (float)o->eps, (float)decay, c1, c2, (float)scale,
-               p->grad + q, p->value + q, exp_avg + q, exp_avg_sq + q);
+      k->adamw(n, lr, o->beta1, o->beta2, o->eps, decay, c1, c2, (float)scale, p->grad + q, p->value + q, exp_avg + q,
+               exp_avg_sq + q);
     }
   }
 }
@@ -40,4 +40,6 @@ double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t t
   return end + (lr - end) * 0.5 * (1 + cos(3.14159265358979323846 * x));
 }
 
-double sh_clip_scale(double clip, double norm) { return clip > 0 && norm > clip ? clip / norm : 1; }
+double sh_clip_scale(double clip, double norm) {
+  return clip > 0 && norm > clip ? clip / norm : 1;
+}

@@ -18,11 +18,13 @@ static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token
     return;
   }
   const sh_dataset *d = &t->data;
-  uint32_t n = (uint32_t)d->ncandidates;
-  for (int64_t r = 0; r < R; r += 4) {
-    sh_philox draw = sh_random4((uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 0), (uint32_t)b->step,
-                                b->sample[b->sequence[token]], (uint32_t)b->position[token], (uint32_t)(r / 4));
-    for (int64_t k = 0; k < 4 && r + k < R; k++) out[r + k] = d->candidates[sh_below(draw.v[k], n)];
+  uint32_t n = (uint32_t)d->ncandidates, word[4 * 64];
+  sh_draw at = {(uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 0), (uint32_t)b->step,
+                (uint32_t)b->position[token], b->sample[b->sequence[token]]};
+  for (int64_t r = 0; r < R; r += 4 * 64) {
+    int64_t count = R - r < 4 * 64 ? R - r : 4 * 64;
+    t->kernels->random_words(&at, (uint32_t)(r / 4), (int)((count + 3) / 4), word);
+    for (int64_t k = 0; k < count; k++) out[r + k] = d->candidates[sh_below(word[k], n)];
   }
 }
 

@@ -1,7 +1,6 @@
 #include "golden/golden_model.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +9,8 @@
 #include <cmocka.h>
 
 #include "data/time_runs.h"
+#include "optim/dense.h"
+#include "optim/rows.h"
 
 static const char item_table[] = "_embedding_module._item_emb.weight";
 
@@ -190,19 +191,27 @@ double *sh_golden_jagged(const sh_golden_batch *b, const sh_golden_array *padded
   return out;
 }
 
-void sh_golden_adamw(sh_golden_model *g, int t) {
+void sh_golden_adamw(sh_golden_model *g, const sh_golden_batch *b, int t) {
   const sh_conf_optim *o = &g->conf.optim;
-  const sh_params *p = &g->model.params;
-  double c1 = 1 - pow(o->beta1, t), c2 = 1 - pow(o->beta2, t);
-  float lr = (float)o->lr, beta1 = (float)o->beta1, beta2 = (float)o->beta2, eps = (float)o->eps;
-  for (int i = 0; i < p->n; i++) {
-    const sh_param *r = &p->row[i];
-    if (r->tie >= 0) continue;
-    float *at[SH_GOLDEN_STATES];
-    for (int s = 0; s < SH_GOLDEN_STATES; s++) at[s] = g->dense[s] + r->offset;
-    g->kernels->adamw(r->size, lr, beta1, beta2, eps, r->decay ? (float)o->weight_decay : 0.f, c1, c2, 1.f, at[1],
-                      at[0], at[2], at[3]);
-  }
-  g->kernels->adamw(g->items * g->ld, lr, beta1, beta2, eps, (float)o->weight_decay, c1, c2, 1.f, g->table[1],
-                    g->table[0], g->table[2], g->table[3]);
+  sh_dense_adamw(g->kernels, &g->model.params, o, o->lr, 1, t, g->dense[SH_GOLDEN_M], g->dense[SH_GOLDEN_V]);
+  bool *seen = SH_ARENA_ZNEW(&g->step, bool, g->items);
+  int64_t *touched = SH_ARENA_NEW(&g->step, int64_t, g->items), n = 0;
+  for (int64_t i = 0; i < b->batch.T; i++) seen[b->slot[i]] = true;
+  for (int64_t i = 0; i < b->batch.T * (b->R + 1); i++) seen[b->reference[i]] = true;
+  float *grad = SH_ARENA_NEW(&g->step, float, g->items * g->ld);
+  for (int64_t i = 0; i < g->items; i++)
+    if (seen[i]) {
+      memcpy(grad + n * g->ld, g->table[SH_GOLDEN_GRAD] + i * g->ld, sizeof(float) * (size_t)g->ld);
+      touched[n++] = i;
+    }
+  sh_row_view rows = {.n = g->items,
+                      .width = (int)g->ld,
+                      .value = g->table[SH_GOLDEN_VALUE],
+                      .state = {g->table[SH_GOLDEN_M], g->table[SH_GOLDEN_V]},
+                      .ntouched = n,
+                      .touched = touched,
+                      .grad = grad,
+                      .grad_ld = g->ld};
+  sh_row_hyper hyper = {o->lr, o->beta1, o->beta2, o->eps, o->weight_decay, 1, t};
+  sh_row_optim_update(&rows, (sh_row_optim)sh_row_optim_find("adam_dense"), &hyper);
 }

@@ -44,7 +44,7 @@ double *sh_golden_jagged(const sh_golden_batch *b, const sh_golden_array *padded
 /* Upstream parameter `name`, of n values, in its own layout, from one of the four states. */
 double *sh_golden_state(sh_golden_model *g, const char *name, int state, sh_arena *a, int64_t *n);
 
-/* One AdamW step, t = 1, 2, ..., over dense parameters and all rows of the table. */
-void sh_golden_adamw(sh_golden_model *g, int t);
+/* One AdamW step, t = 1, 2, ..., of dense parameters and of all rows of the table, those of the batch as touched. */
+void sh_golden_adamw(sh_golden_model *g, const sh_golden_batch *b, int t);
 
 #endif

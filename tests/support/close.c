@@ -4,13 +4,13 @@
 #include <stdarg.h>
 #include <string.h>
 
-sh_close sh_close_of(int64_t n, const double *got, const double *want) {
-  sh_close c = {0};
+sh_close sh_close_of(int64_t n, const double *got, const double *want, double scale) {
+  sh_close c = {.scale = scale};
   double furthest = -1;
   for (int64_t i = 0; i < n; i++) {
     double distance = fabs(got[i] - want[i]);
     if (!isfinite(distance)) distance = INFINITY;
-    if (fabs(want[i]) > c.scale) c.scale = fabs(want[i]);
+    if (scale == 0 && fabs(want[i]) > c.scale) c.scale = fabs(want[i]);
     if (distance > furthest) furthest = distance, c.at = i, c.got = got[i], c.want = want[i];
   }
   if (furthest > 0) c.error = furthest / c.scale;
@@ -43,7 +43,7 @@ static int kind_of(sh_close_report *r, const char *kind, double tolerance) {
 
 bool sh_close_check(sh_close_report *r, double tolerance, const char *kind, int64_t n, const double *got,
                     const double *want, const char *where, ...) {
-  sh_close c = sh_close_of(n, got, want);
+  sh_close c = sh_close_of(n, got, want, r->scale);
   char place[128];
   va_list args;
   va_start(args, where);
@@ -57,7 +57,7 @@ bool sh_close_check(sh_close_report *r, double tolerance, const char *kind, int6
   }
   if (c.error <= tolerance) return true;
   snprintf(next_failure(r), sizeof r->failure[0],
-           "%s: %s: entry %lld of %lld is %.9g, expected %.9g; relative to the largest, %.6g: %.2e > %.0e", kind, place,
+           "%s: %s: entry %lld of %lld is %.9g, expected %.9g; relative to %.6g: %.2e > %.0e", kind, place,
            (long long)c.at, (long long)n, c.got, c.want, c.scale, c.error, tolerance);
   return false;
 }

@@ -21,7 +21,8 @@ typedef struct sh_close {
   double got, want, scale;
 } sh_close;
 
-sh_close sh_close_of(int64_t n, const double *got, const double *want);
+/* `scale` 0: the largest entry of want. */
+sh_close sh_close_of(int64_t n, const double *got, const double *want, double scale);
 
 enum { SH_CLOSE_KINDS = 32, SH_CLOSE_FAILURES = 20 };
 
@@ -32,6 +33,7 @@ typedef struct sh_close_report {
     sh_close worst;
     double tolerance;
   } kind[SH_CLOSE_KINDS];
+  double scale;   /* for the next checks: errors relative to this; 0: to the largest entry */
   int64_t arrays; /* compared */
   int failed;     /* arrays beyond their tolerance; the first SH_CLOSE_FAILURES are kept as text */
   char failure[SH_CLOSE_FAILURES][256];

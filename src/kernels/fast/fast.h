@@ -23,6 +23,8 @@ void SH_FN(rmsnorm_back)(int64_t, int64_t, const float *, int64_t, const float *
                          int64_t, bool);
 void SH_FN(silu)(int64_t, const float *, float *);
 void SH_FN(silu_back)(int64_t, const float *, const float *, float *);
+void SH_FN(random_words)(const sh_draw *, uint32_t, int, uint32_t *);
+void SH_FN(row_sums)(int64_t, const float *, double[2]);
 void SH_FN(dropout)(const sh_drop *, int64_t, int32_t, int64_t, int64_t, const float *, float *);
 void SH_FN(hstu_attention)(const sh_heads_io *, const sh_rel_bias *, float, float *);
 void SH_FN(hstu_attention_back)(const sh_heads_io *, const sh_rel_bias *, float, float *);
@@ -30,12 +32,14 @@ void SH_FN(fuxi_attention)(const sh_heads_io *, const sh_fuxi_maps *, float, flo
 void SH_FN(fuxi_attention_back)(const sh_heads_io *, const sh_fuxi_maps *, float, float *);
 void SH_FN(softmax_attention)(const sh_heads_io *, float, const sh_drop *, int64_t, int64_t, float *);
 void SH_FN(softmax_attention_back)(const sh_heads_io *, float, const sh_drop *, int64_t, int64_t, float *);
-void SH_FN(adamw)(int64_t, float, float, float, float, float, double, double, float, const float *, float *, float *,
+void SH_FN(adamw)(int64_t, double, double, double, double, double, double, double, float, const float *, float *, float *,
                   float *);
 void SH_FN(gather_dots)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
 void SH_FN(gather_sum)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
 void SH_FN(pair_sum)(int64_t, int64_t, const float *, const int32_t *, int32_t, const float *, int64_t, float *);
 float SH_FN(softmax)(int64_t, float *, float *);
+void SH_FN(softmax_scan)(int64_t, int64_t, float, const float *, const float *, int64_t, float *, double *);
+void SH_FN(softmax_tile)(int64_t, int64_t, float, const float *, const float *, float, float *, int64_t);
 float SH_FN(dot)(int64_t, const float *, const float *);
 void SH_FN(axpy)(int64_t, float, const float *, float *);
 

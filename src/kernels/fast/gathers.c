@@ -57,7 +57,7 @@ static inline __attribute__((always_inline)) void sums(int64_t n, const int vect
                                                        const int32_t *coef_index, const int32_t *slot, int32_t stride,
                                                        const float *rows, int64_t ld, float *out) {
   lanes s[8];
-  for (int v = 0; v < vectors; v++) s[v] = (lanes){0};
+  for (int v = 0; v < vectors; v++) s[v] = coef_index ? load(out + v * LANES) : (lanes){0};
   for (int64_t j = 0; j < n; j++) {
     if (j + AHEAD < n) {
       const float *next = rows + (int64_t)(stride ? slot[j + AHEAD] / stride : slot[j + AHEAD]) * ld;

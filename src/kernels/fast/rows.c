@@ -1,7 +1,6 @@
 /* Row-wise and element-wise kernels: norms, activations, dropout, AdamW. */
 #include <math.h>
 
-#include "core/rng.h"
 #include "kernels/fast/fast.h"
 #include "kernels/fast/vec.h"
 
@@ -81,54 +80,46 @@ void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
   }
 }
 
-/* The four words of `n` consecutive quads, Philox rounds unrolled over the vector lanes. */
-enum { QUADS = 64 };
-static void random_quads(const sh_drop *d, int64_t sample, uint32_t position, uint32_t quad, int n,
-                         uint32_t word[4][QUADS]) {
-  uint32_t high = (uint32_t)((uint64_t)sample >> 32) << 16, low = (uint32_t)sample;
-  SH_SIMD
-  for (int q = 0; q < n; q++) {
-    uint32_t c0 = d->when, c1 = low, c2 = position, c3 = (quad + (uint32_t)q) ^ high;
-    uint32_t k0 = d->seed, k1 = d->site;
-    for (int round = 0; round < 10; round++) {
-      uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-      c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-      c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-      c1 = (uint32_t)p1, c3 = (uint32_t)p0;
-      k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-    }
-    word[0][q] = c0, word[1][q] = c1, word[2][q] = c2, word[3][q] = c3;
-  }
-}
-
 void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
                     float *y) {
-  uint32_t word[4][QUADS];
-  float keep[4 * QUADS];
+  enum { QUADS = 64 };
+  uint32_t word[4 * QUADS];
   for (int64_t done = 0; done < n;) {
-    int64_t element = first + done, lane = element & 3;
-    int64_t quads = (n - done + lane + 3) / 4;
+    int64_t element = first + done, lane = element & 3, quads = (n - done + lane + 3) / 4;
     if (quads > QUADS) quads = QUADS;
-    random_quads(d, sample, (uint32_t)position, (uint32_t)(element >> 2), (int)quads, word);
-    for (int l = 0; l < 4; l++)
-      SH_SIMD
-      for (int64_t q = 0; q < quads; q++) keep[4 * q + l] = word[l][q] < d->threshold ? 0.f : d->scale;
     int64_t count = 4 * quads - lane < n - done ? 4 * quads - lane : n - done;
+    sh_draw at = {d->seed, d->site, d->when, (uint32_t)position, sample};
+    SH_FN(random_words)(&at, (uint32_t)(element >> 2), (int)quads, word);
     SH_SIMD
-    for (int64_t k = 0; k < count; k++) y[done + k] = x[done + k] * keep[lane + k];
+    for (int64_t k = 0; k < count; k++) y[done + k] = x[done + k] * (word[lane + k] < d->threshold ? 0.f : d->scale);
     done += count;
   }
 }
 
-void SH_FN(adamw)(int64_t n, float lr, float beta1, float beta2, float eps, float decay, double c1, double c2,
+/* Around the mean of the row, so that a variance taken from the two sums loses nothing to cancellation. */
+void SH_FN(row_sums)(int64_t n, const float *x, double sums[2]) {
+  float sum = 0, rest = 0, squares = 0;
+  SH_SIMD_SUM(sum)
+  for (int64_t k = 0; k < n; k++) sum += x[k];
+  float mean = sum / (float)n;
+  SH_PRAGMA(omp simd reduction(+ : rest, squares))
+  for (int64_t k = 0; k < n; k++) rest += x[k] - mean, squares += (x[k] - mean) * (x[k] - mean);
+  double m = (double)mean, r = (double)rest;
+  sums[0] = (double)n * m + r;
+  sums[1] = (double)squares + 2 * m * r + (double)n * m * m;
+}
+
+/* The scalars are rounded once: 1 - 0.98f is off by 1e-6. */
+void SH_FN(adamw)(int64_t n, double lr, double beta1, double beta2, double eps, double decay, double c1, double c2,
                   float scale, const float *grad, float *value, float *m, float *v) {
-  float step = (float)((double)lr / c1), root = (float)(1.0 / sqrt(c2)), shrink = 1.f - lr * decay;
+  float step = (float)(lr / c1), root = (float)(1.0 / sqrt(c2)), shrink = (float)(1 - lr * decay), e = (float)eps;
+  float old1 = (float)beta1, new1 = (float)(1 - beta1), old2 = (float)beta2, new2 = (float)(1 - beta2);
   SH_SIMD
   for (int64_t k = 0; k < n; k++) {
     float g = grad[k] * scale;
-    float mk = beta1 * m[k] + (1.f - beta1) * g, vk = beta2 * v[k] + (1.f - beta2) * g * g;
+    float mk = old1 * m[k] + new1 * g, vk = old2 * v[k] + new2 * g * g;
     m[k] = mk, v[k] = vk;
-    value[k] = value[k] * shrink - step * mk / (sqrtf(vk) * root + eps);
+    value[k] = value[k] * shrink - step * mk / (sqrtf(vk) * root + e);
   }
 }
 

@@ -16,6 +16,8 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .rmsnorm_back = SH_FN(rmsnorm_back),
     .silu = SH_FN(silu),
     .silu_back = SH_FN(silu_back),
+    .random_words = SH_FN(random_words),
+    .row_sums = SH_FN(row_sums),
     .dropout = SH_FN(dropout),
     .hstu_attention = SH_FN(hstu_attention),
     .hstu_attention_back = SH_FN(hstu_attention_back),
@@ -28,6 +30,8 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .gather_sum = SH_FN(gather_sum),
     .pair_sum = SH_FN(pair_sum),
     .softmax = SH_FN(softmax),
+    .softmax_scan = SH_FN(softmax_scan),
+    .softmax_tile = SH_FN(softmax_tile),
     .dot = SH_FN(dot),
     .axpy = SH_FN(axpy),
 };

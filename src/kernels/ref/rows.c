@@ -73,6 +73,18 @@ static void silu_back(int64_t n, const float *z, const float *dy, float *dz) {
   for (int64_t k = 0; k < n; k++) dz[k] = (float)((double)dy[k] * ref_silu_slope((double)z[k]));
 }
 
+static void random_words(const sh_draw *d, uint32_t quad, int n, uint32_t *word) {
+  for (int q = 0; q < n; q++) {
+    sh_philox r = sh_random4(d->seed, d->site, d->when, d->sample, d->position, quad + (uint32_t)q);
+    for (int k = 0; k < 4; k++) word[4 * q + k] = r.v[k];
+  }
+}
+
+static void row_sums(int64_t n, const float *x, double sums[2]) {
+  sums[0] = sums[1] = 0;
+  for (int64_t k = 0; k < n; k++) sums[0] += (double)x[k], sums[1] += (double)x[k] * (double)x[k];
+}
+
 static void dropout(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
                     float *y) {
   for (int64_t k = 0; k < n; k++) {
@@ -82,14 +94,14 @@ static void dropout(const sh_drop *d, int64_t sample, int32_t position, int64_t 
   }
 }
 
-static void adamw(int64_t n, float lr, float beta1, float beta2, float eps, float decay, double c1, double c2,
+static void adamw(int64_t n, double lr, double beta1, double beta2, double eps, double decay, double c1, double c2,
                   float scale, const float *grad, float *value, float *m, float *v) {
   for (int64_t k = 0; k < n; k++) {
-    double g = (double)grad[k] * (double)scale, b1 = (double)beta1, b2 = (double)beta2;
-    m[k] = (float)(b1 * (double)m[k] + (1 - b1) * g);
-    v[k] = (float)(b2 * (double)v[k] + (1 - b2) * g * g);
-    double p = (double)value[k] * (1 - (double)lr * (double)decay);
-    value[k] = (float)(p - (double)lr * ((double)m[k] / c1) / (sqrt((double)v[k] / c2) + (double)eps));
+    double g = (double)grad[k] * (double)scale;
+    m[k] = (float)(beta1 * (double)m[k] + (1 - beta1) * g);
+    v[k] = (float)(beta2 * (double)v[k] + (1 - beta2) * g * g);
+    double p = (double)value[k] * (1 - lr * decay);
+    value[k] = (float)(p - lr * ((double)m[k] / c1) / (sqrt((double)v[k] / c2) + eps));
   }
 }
 
@@ -108,7 +120,7 @@ static void gather_sum(int64_t n, int64_t width, const float *coef, const float 
 static void pair_sum(int64_t n, int64_t width, const float *coef, const int32_t *pair, int32_t stride, const float *h,
                      int64_t ld, float *out) {
   for (int64_t k = 0; k < width; k++) {
-    double s = 0;
+    double s = (double)out[k];
     for (int64_t j = 0; j < n; j++) s += (double)coef[pair[j]] * (double)h[pair[j] / stride * ld + k];
     out[k] = (float)s;
   }
@@ -122,6 +134,29 @@ static float softmax(int64_t n, float *x, float *max) {
   for (int64_t j = 0; j < n; j++) x[j] = (float)(exp((double)x[j] - (double)top) / sum);
   *max = top;
   return (float)sum;
+}
+
+static void softmax_scan(int64_t rows, int64_t n, float scale, const float *shift, const float *x, int64_t ld,
+                         float *max, double *sum) {
+  for (int64_t i = 0; i < rows; i++) {
+    float top = max[i];
+    for (int64_t v = 0; v < n; v++) {
+      float s = x[i * ld + v] * scale - shift[v];
+      if (s > top) top = s;
+    }
+    sum[i] *= exp((double)max[i] - (double)top);
+    for (int64_t v = 0; v < n; v++)
+      sum[i] += exp((double)x[i * ld + v] * (double)scale - (double)shift[v] - (double)top);
+    max[i] = top;
+  }
+}
+static void softmax_tile(int64_t rows, int64_t n, float scale, const float *shift, const float *lse, float factor,
+                         float *x, int64_t ld) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t v = 0; v < n; v++) {
+      double s = (double)x[i * ld + v] * (double)scale - (double)shift[v];
+      x[i * ld + v] = (float)((double)factor * exp(s - (double)lse[i]));
+    }
 }
 
 static float dot(int64_t n, const float *a, const float *b) { return (float)ref_dot(n, a, b); }
@@ -139,6 +174,8 @@ const sh_kernels sh_kernels_ref = {
     .rmsnorm_back = rmsnorm_back,
     .silu = silu,
     .silu_back = silu_back,
+    .random_words = random_words,
+    .row_sums = row_sums,
     .dropout = dropout,
     .hstu_attention = sh_ref_hstu_attention,
     .hstu_attention_back = sh_ref_hstu_attention_back,
@@ -151,6 +188,8 @@ const sh_kernels sh_kernels_ref = {
     .gather_sum = gather_sum,
     .pair_sum = pair_sum,
     .softmax = softmax,
+    .softmax_scan = softmax_scan,
+    .softmax_tile = softmax_tile,
     .dot = dot,
     .axpy = axpy,
 };

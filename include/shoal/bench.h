@@ -1,0 +1,39 @@
+/* shoal/bench.h: time and arithmetic rate of the machine, of kernels, of a model's layers, and of whole training steps.
+ */
+#ifndef SHOAL_BENCH_H
+#define SHOAL_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "shoal/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct sh_world;
+
+/* Zero means: the default said here. */
+typedef struct sh_bench_options {
+  const char *config; /* YAML file; NULL: the defaults, HSTU as published for MovieLens-1M */
+  int nset;
+  const char *const *set; /* "section.key=value" */
+  int64_t steps;          /* measured training steps (24) */
+  const char *threads;    /* "1,2": everything once with each number of threads; NULL: train.threads */
+  const char *only;       /* "step,eval": some of machine, kernels, layers, step, eval; NULL: all */
+  bool synthetic;         /* use synthetic sequences even when data.path exists */
+  const char *json;       /* file: one JSON object a line, one line a number of threads */
+} sh_bench_options;
+
+/* Trains for a few steps on data.path, or, where that file does not exist, on synthetic sequences of MovieLens-1M's
+ * lengths and times; writes no run folder and no checkpoint. Tables go to `out` on rank 0: times are those of the
+ * slowest rank, FLOP and bytes those of all ranks, medians over repetitions (docs/BENCHMARKS.md has the definitions).
+ * Collective over the world. */
+sh_status sh_bench(struct sh_world *world, const sh_bench_options *o, FILE *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

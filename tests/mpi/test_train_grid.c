@@ -1,0 +1,209 @@
+/* ranks: 1 2 3 4 5 8 */
+/* Training does not depend on the grid: 20 steps on N ranks against the same on one rank, computed beside it. */
+#include "support/mpi_verdict.h"
+
+#include <string.h>
+
+#include "core/threads.h"
+#include "support/train_data.h"
+
+enum { STEPS = 20 };
+static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* DESIGN.md 6, "to rounding" */
+
+static char folder[256], data[300], tiny_data[300], timeless_data[300], even_data[300];
+static sh_grid grid, self;
+
+/* The first test and the last make and remove what the others use. */
+static void test_begin(void **state) {
+  (void)state;
+  if (mpi_rank() == 0) train_folder_make(folder);
+  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
+  snprintf(data, sizeof data, "%s/data.h5", folder);
+  snprintf(tiny_data, sizeof tiny_data, "%s/tiny.h5", folder);
+  snprintf(timeless_data, sizeof timeless_data, "%s/timeless.h5", folder);
+  snprintf(even_data, sizeof even_data, "%s/even.h5", folder);
+  if (mpi_rank() == 0) {
+    train_data d = {.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1};
+    train_data_write(&d, data);
+    d.times = false;
+    train_data_write(&d, timeless_data);
+    d = (train_data){.users = 40, .items = 3, .least = 2, .most = 9, .times = true, .seed = 2};
+    train_data_write(&d, tiny_data);
+    d = (train_data){.users = 64, .items = 60, .least = 20, .most = 20, .times = true, .seed = 3};
+    train_data_write(&d, even_data);
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+  MPI_Comm world = MPI_COMM_WORLD, alone = MPI_COMM_SELF;
+  assert_all(sh_grid_create(&grid, &world, 1) == SH_OK && sh_grid_create(&self, &alone, 1) == SH_OK);
+}
+
+/* The same on one rank, computed by rank 0 and sent to all: ranks share the cores of this machine. */
+static bool alone(train_run *r, const sh_config *c, int steps) {
+  int good = mpi_rank() > 0 || train_whole(r, c, &self, steps);
+  MPI_Bcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  if (!good) return false;
+  float *mine = r->value;
+  MPI_Bcast(r, sizeof *r, MPI_BYTE, 0, MPI_COMM_WORLD);
+  r->value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(r->n + 1)) : mine;
+  MPI_Bcast(r->value, (int)r->n, MPI_FLOAT, 0, MPI_COMM_WORLD);
+  return true;
+}
+
+/* One rank trains `want`, all ranks `got`. */
+static void compare(const sh_config *want, const sh_config *got, double param, const char *what) {
+  train_run one = {0}, all = {0};
+  assert_all(alone(&one, want, STEPS));
+  assert_all(train_whole(&all, got, &grid, STEPS));
+  assert_all(train_rounding(&all, &one, loss_tolerance, param, what));
+  train_free(&one);
+  train_free(&all);
+}
+
+/* As people train: AdamW with an epsilon of 1e-8. It divides by the size of the gradient, so where that is nearly zero
+ * the parameters follow its rounding errors; losses must not. */
+static void test_losses(void **state) {
+  (void)state;
+  for (int m = 0; m < 4; m++)
+    for (int l = 0; l < 4; l++) {
+      char what[TRAIN_WHAT];
+      sh_config c = train_mixed(m, l, data, what);
+      compare(&c, &c, 0, what);
+    }
+}
+
+/* Parameters as well, under an optimiser that does not amplify rounding. */
+static void test_parameters(void **state) {
+  (void)state;
+  for (int m = 0; m < 4; m++)
+    for (int l = 0; l < 4; l++) {
+      char what[TRAIN_WHAT];
+      sh_config c = train_smooth(train_mixed(m, l, data, what));
+      compare(&c, &c, param_tolerance, what);
+    }
+}
+
+/* Three sequences a batch: ranks without any, and micro-batches without any. */
+static void test_empty_ranks(void **state) {
+  (void)state;
+  for (int l = 0; l < 4; l++) {
+    char what[TRAIN_WHAT];
+    sh_config c = train_smooth(train_mixed(l, l, data, what)), micro;
+    c.batch.users = 3;
+    micro = c;
+    micro.batch.accumulate = 3;
+    compare(&c, &c, param_tolerance, what);
+    compare(&c, &micro, param_tolerance, what);
+  }
+}
+
+/* Three rows, all of them candidates: from four ranks on some own none. */
+static void test_small_table(void **state) {
+  (void)state;
+  for (int l = 0; l < 4; l++) {
+    char what[TRAIN_WHAT];
+    sh_config c = train_smooth(train_mixed((l + 1) % 4, l, tiny_data, what));
+    compare(&c, &c, param_tolerance, what);
+  }
+}
+
+static void test_accumulation(void **state) {
+  (void)state;
+  for (int l = 0; l < 4; l++) {
+    char what[TRAIN_WHAT];
+    sh_config c = train_smooth(train_mixed(3 - l, l, data, what)), micro = c;
+    micro.batch.accumulate = 3;
+    compare(&c, &micro, param_tolerance, what);
+  }
+}
+
+static void test_batches_by_tokens(void **state) {
+  (void)state;
+  sh_config c = train_smooth(train_config("hstu", data)), micro;
+  c.batch.tokens = 50;
+  snprintf(c.data.window, sizeof c.data.window, "all");
+  micro = c;
+  micro.batch.accumulate = 3;
+  compare(&c, &c, param_tolerance, "batches by tokens");
+  compare(&c, &micro, param_tolerance, "batches by tokens, accumulated");
+}
+
+static void test_without_times(void **state) {
+  (void)state;
+  static const char *const models[] = {"hstu", "sasrec"};
+  for (int m = 0; m < 2; m++) {
+    sh_config c = train_smooth(train_config(models[m], timeless_data));
+    snprintf(c.data.split, sizeof c.data.split, "leave-two-out");
+    c.loss.l2_norm = false, c.loss.temperature = 1;
+    compare(&c, &c, param_tolerance, models[m]);
+  }
+}
+
+/* Same ranks, same bits: twice, and on one, two and three threads. */
+static void test_threads(void **state) {
+  (void)state;
+  if (mpi_size() > 3) skip(); /* nine threads on this machine's cores are enough */
+  for (int l = 0; l < 4; l++) {
+    char what[TRAIN_WHAT];
+    sh_config c = train_mixed(l, l, data, what);
+    c.batch.users = 40;
+    train_run first = {0};
+    assert_all(train_whole(&first, &c, &grid, STEPS));
+    for (int threads = 1; threads <= 3; threads++) {
+      train_run again = {0};
+      sh_threads_setup(threads);
+      assert_all(train_whole(&again, &c, &grid, STEPS));
+      sh_threads_setup(0);
+      assert_all(train_bits(&again, &first, what));
+      train_free(&again);
+    }
+    train_free(&first);
+  }
+}
+
+/* After warm-up a step asks the system for no memory: the second time round the same batches find all they need. */
+static void test_allocations(void **state) {
+  (void)state;
+  for (int l = 0; l < 4; l++) {
+    char what[TRAIN_WHAT];
+    sh_config c = train_mixed(l, l, even_data, what);
+    sh_trainer t;
+    train_run r = {0};
+    assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
+    assert_all(train_steps(&r, &t, 20));
+    sh_trainer_rewind(&t);
+    t.state = (sh_run_state){.best_metric = -1};
+    int64_t before = sh_alloc_count();
+    assert_all(train_steps(&r, &t, 20));
+    int64_t more = sh_alloc_count() - before;
+    if (more) fprintf(mpi_verdict_out, "%s: %lld allocations in 20 steps\n", what, (long long)more);
+    assert_all(more == 0);
+    sh_trainer_rewind(&t);
+    sh_trainer_destroy(&t);
+    train_free(&r);
+  }
+}
+
+static void test_end(void **state) {
+  (void)state;
+  sh_grid_destroy(&grid);
+  sh_grid_destroy(&self);
+  MPI_Barrier(MPI_COMM_WORLD);
+  if (mpi_rank() == 0) train_folder_remove(folder);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_begin),
+      cmocka_unit_test(test_losses),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_empty_ranks),
+      cmocka_unit_test(test_small_table),
+      cmocka_unit_test(test_accumulation),
+      cmocka_unit_test(test_batches_by_tokens),
+      cmocka_unit_test(test_without_times),
+      cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_allocations),
+      cmocka_unit_test(test_end),
+  };
+  return mpi_run_tests(tests);
+}
