@@ -14,16 +14,10 @@
 static double seconds;
 static int64_t sent;
 
-double sh_comm_seconds(void) {
-  return seconds;
-}
-int64_t sh_comm_bytes(void) {
-  return sent;
-}
+double sh_comm_seconds(void) { return seconds; }
+int64_t sh_comm_bytes(void) { return sent; }
 
-static int64_t piece_of(int64_t rest) {
-  return rest < sh_mpi_piece ? rest : sh_mpi_piece;
-}
+static int64_t piece_of(int64_t rest) { return rest < sh_mpi_piece ? rest : sh_mpi_piece; }
 
 static void all_reduce(const sh_axis *axis, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op op) {
   if (axis->size == 1) return;
@@ -35,27 +29,13 @@ static void all_reduce(const sh_axis *axis, void *x, int64_t n, size_t size, MPI
   seconds += sh_now() - start;
 }
 
-void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
-}
-void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM);
-}
-void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
-}
-void sh_max_f32(const sh_axis *axis, float *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_MAX);
-}
-void sh_max_f64(const sh_axis *axis, double *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX);
-}
-void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_MAX);
-}
-void sh_min_f64(const sh_axis *axis, double *x, int64_t n) {
-  all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MIN);
-}
+void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_SUM); }
+void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM); }
+void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_SUM); }
+void sh_max_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_MAX); }
+void sh_max_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX); }
+void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_MAX); }
+void sh_min_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MIN); }
 
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;
@@ -210,9 +190,7 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
   seconds += sh_now() - start;
 }
 
-sh_request *sh_request_new(void) {
-  return sh_calloc(1, sizeof(sh_request));
-}
+sh_request *sh_request_new(void) { return sh_calloc(1, sizeof(sh_request)); }
 
 void sh_request_free(sh_request *r) {
   if (!r) return;

@@ -74,9 +74,7 @@ hid_t sh_h5_native(sh_h5_type t) {
   return H5I_INVALID_HID;
 }
 
-size_t sh_h5_type_size(sh_h5_type t) {
-  return t == SH_H5_U8 ? 1 : t == SH_H5_I32 || t == SH_H5_F32 ? 4 : 8;
-}
+size_t sh_h5_type_size(sh_h5_type t) { return t == SH_H5_U8 ? 1 : t == SH_H5_I32 || t == SH_H5_F32 ? 4 : 8; }
 
 static sh_h5 *file_new(const char *path, const sh_axis *axis, bool writing) {
   sh_h5 *f = sh_calloc(1, sizeof *f);
@@ -324,9 +322,7 @@ sh_status sh_h5_offset(sh_h5 *f, const char *name, int64_t *offset) {
   return SH_OK;
 }
 
-const char *sh_h5_path(const sh_h5 *f) {
-  return f->path;
-}
+const char *sh_h5_path(const sh_h5 *f) { return f->path; }
 
 const char *sh_h5_library_version(void) {
   static char text[64];

@@ -1,15 +1,15 @@
 /* mpi/h5par.h: HDF5 files, serial or parallel, behind a small interface: arrays of one or two dimensions, attributes,
  * slabs. The only place that knows <hdf5.h>.
  *
- * A file is opened over an axis; if that has several ranks, every call is collective over it, with the same arguments except
- * where a slab differs by rank ([C] marks calls whose work is shared). Rank 0 alone holds HDF5's handle; array bytes go
- * straight between every rank and the file (h5par.c says why not through MPI-IO). An axis of size 1 needs no MPI.
- * Paths are absolute ("/features/item"); missing groups are created. Files use format bounds V110 (metadata carries
- * checksums), layout is contiguous with early allocation and no fill, so an array's bytes stand at one offset of the
- * file. A file's bytes are the same for every number of ranks. Until sh_h5_close returns it is no valid HDF5 file.
- * Failures return SH_ERR_DATA when reading and SH_ERR_INTERNAL when writing, with file and path in the message; HDF5's
- * own stack is silenced and its innermost message quoted. Failures agree on all ranks. Writing on several ranks, a
- * failure is kept and returned by the next sh_h5_reserve or sh_h5_close: the calls between return SH_OK everywhere.
+ * A file is opened over an axis; if that has several ranks, every call is collective over it, with the same arguments
+ * except where a slab differs by rank ([C] marks calls whose work is shared). Rank 0 alone holds HDF5's handle; array
+ * bytes go straight between every rank and the file (h5par.c says why not through MPI-IO). An axis of size 1 needs no
+ * MPI. Paths are absolute ("/features/item"); missing groups are created. Files use format bounds V110 (metadata
+ * carries checksums), layout is contiguous with early allocation and no fill, so an array's bytes stand at one offset
+ * of the file. A file's bytes are the same for every number of ranks. Until sh_h5_close returns it is no valid HDF5
+ * file. Failures return SH_ERR_DATA when reading and SH_ERR_INTERNAL when writing, with file and path in the message;
+ * HDF5's own stack is silenced and its innermost message quoted. Failures agree on all ranks. Writing on several ranks,
+ * a failure is kept and returned by the next sh_h5_reserve or sh_h5_close: the calls between return SH_OK everywhere.
  */
 #ifndef SH_MPI_H5PAR_H
 #define SH_MPI_H5PAR_H
@@ -24,11 +24,11 @@ typedef struct sh_h5 sh_h5;
 typedef enum sh_h5_type { SH_H5_U8, SH_H5_I32, SH_H5_I64, SH_H5_U64, SH_H5_F32, SH_H5_F64 } sh_h5_type; /* native LE */
 size_t sh_h5_type_size(sh_h5_type t);
 
-sh_status sh_h5_create(sh_h5 **out, const char *path, const sh_axis *axis);     /* [C] truncates */
-sh_status sh_h5_open(sh_h5 **out, const char *path, const sh_axis *axis);       /* [C] read only */
+sh_status sh_h5_create(sh_h5 **out, const char *path, const sh_axis *axis); /* [C] truncates */
+sh_status sh_h5_open(sh_h5 **out, const char *path, const sh_axis *axis);   /* [C] read only */
 /* Ask the file system for the space of all arrays created so far, so that a full disk shows here, on one rank, and not
  * in the middle of collective transfers. Where it cannot reserve (NFS 3), nothing happens. */
-sh_status sh_h5_reserve(sh_h5 *f); /* [C] */
+sh_status sh_h5_reserve(sh_h5 *f);          /* [C] */
 sh_status sh_h5_close(sh_h5 *f, bool sync); /* [C] sync: flush and fsync before it returns; frees f in any case */
 
 /* Arrays: ndim 1 or 2, row major. */

@@ -17,9 +17,7 @@ struct sh_axis_impl {
 #define SH_MPI(axis, function, ...) sh_mpi_check((axis), function(__VA_ARGS__), #function)
 void sh_mpi_check(const sh_axis *axis, int code, const char *call);
 
-static inline MPI_Comm sh_axis_comm(const sh_axis *axis) {
-  return axis->impl ? axis->impl->comm : MPI_COMM_SELF;
-}
+static inline MPI_Comm sh_axis_comm(const sh_axis *axis) { return axis->impl ? axis->impl->comm : MPI_COMM_SELF; }
 
 /* The most elements one MPI call is given; more goes in pieces. A variable, so that tests can cut small arrays. */
 extern int64_t sh_mpi_piece;

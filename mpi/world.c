@@ -73,15 +73,9 @@ void sh_world_finish(sh_world *w) {
   if (finalise) MPI_Finalize();
 }
 
-int sh_world_rank(const sh_world *w) {
-  return w->axis.index;
-}
-int sh_world_size(const sh_world *w) {
-  return w->axis.size;
-}
-const void *sh_world_comm(const sh_world *w) {
-  return &w->axis.impl->comm;
-}
+int sh_world_rank(const sh_world *w) { return w->axis.index; }
+int sh_world_size(const sh_world *w) { return w->axis.size; }
+const void *sh_world_comm(const sh_world *w) { return &w->axis.impl->comm; }
 
 _Noreturn void sh_world_abort(const sh_world *w, sh_status code) {
   const char *message = sh_error_message();

@@ -10,8 +10,8 @@
 extern "C" {
 #endif
 
-/* One screen: who wrote it and when, progress, model, settings, arrays and their sizes. Names, shapes and attributes are
- * checked on the way, array contents are not. SH_ERR_DATA: no such file, not a checkpoint, or damaged. */
+/* One screen: who wrote it and when, progress, model, settings, arrays and their sizes. Names, shapes and attributes
+ * are checked on the way, array contents are not. SH_ERR_DATA: no such file, not a checkpoint, or damaged. */
 sh_status sh_checkpoint_inspect(const char *path, FILE *out);
 
 /* Recompute every checksum. Damaged arrays are listed on `out`; SH_ERR_DATA names the first bad block. */

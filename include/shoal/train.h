@@ -15,11 +15,11 @@ extern "C" {
 struct sh_world;
 
 typedef struct sh_train_options {
-  const char *config;       /* YAML file */
+  const char *config; /* YAML file */
   int nset;
-  const char *const *set;   /* "section.key=value" */
-  bool resume;              /* continue from train.out/ckpt/latest.h5 when there is one */
-  const char *resume_from;  /* a checkpoint to continue from, or NULL */
+  const char *const *set;  /* "section.key=value" */
+  bool resume;             /* continue from train.out/ckpt/latest.h5 when there is one */
+  const char *resume_from; /* a checkpoint to continue from, or NULL */
 } sh_train_options;
 
 /* SH_OK when finished; SH_STOPPED after SIGTERM or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the loss is
@@ -39,8 +39,8 @@ typedef struct sh_recommend_options {
   const char *checkpoint;
   int nset;
   const char *const *set;
-  int64_t top;      /* items of a user */
-  const char *out;  /* TSV: user, rank, item, score, with original keys; NULL: standard output */
+  int64_t top;     /* items of a user */
+  const char *out; /* TSV: user, rank, item, score, with original keys; NULL: standard output */
 } sh_recommend_options;
 sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o);
 

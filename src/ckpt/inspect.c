@@ -52,9 +52,7 @@ static void print_config(const sh_config *c, FILE *out) {
   fprintf(out, "data        %s, %s\n", *c->data.path ? c->data.path : "(no path)", c->data.split);
 }
 
-static bool under(const char *path, const char *folder) {
-  return strncmp(path, folder, strlen(folder)) == 0;
-}
+static bool under(const char *path, const char *folder) { return strncmp(path, folder, strlen(folder)) == 0; }
 
 static double megabytes(const sh_ck_list *list, const char *folder) {
   double bytes = 0;
@@ -151,6 +149,4 @@ sh_status sh_ckpt_inspect(const char *path, FILE *out) {
   return status;
 }
 
-sh_status sh_checkpoint_inspect(const char *path, FILE *out) {
-  return sh_ckpt_inspect(path, out);
-}
+sh_status sh_checkpoint_inspect(const char *path, FILE *out) { return sh_ckpt_inspect(path, out); }

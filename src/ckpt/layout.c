@@ -38,9 +38,7 @@ const sh_ck_array *sh_ck_find(const sh_ck_list *list, const char *path) {
   return NULL;
 }
 
-int64_t sh_ck_bytes(const sh_ck_array *a) {
-  return a->dim[0] * a->dim[1] * (int64_t)sh_h5_type_size(a->type);
-}
+int64_t sh_ck_bytes(const sh_ck_array *a) { return a->dim[0] * a->dim[1] * (int64_t)sh_h5_type_size(a->type); }
 
 const char *sh_ck_shape(const sh_ck_array *a, char *out) {
   if (a->ndim == 2)
@@ -84,16 +82,17 @@ void sh_ck_plan(sh_ck_list *list, const sh_ckpt_content *c, bool weights_only) {
 }
 
 void sh_ck_sum(uint64_t *sums, const sh_ck_array *a, int64_t first, int64_t n, const void *data) {
+  if (n <= 0) return;
   size_t bytes = (size_t)a->unit * sh_h5_type_size(a->type);
-  const char *at = data;
-  while (n > 0) {
-    int64_t block = first / a->block, end = (block + 1) * a->block - first;
-    if (end > n) end = n;
+  int64_t last = first + n, from = first / a->block, to = (last - 1) / a->block;
+#pragma omp parallel for schedule(static) if (to - from > 3)
+  for (int64_t b = from; b <= to; b++) {
+    int64_t u = b * a->block > first ? b * a->block : first,
+            end = (b + 1) * a->block < last ? (b + 1) * a->block : last;
+    const char *at = (const char *)data + (size_t)(u - first) * bytes;
     uint64_t sum = 0;
-#pragma omp parallel for schedule(static) reduction(+ : sum) if (end * (int64_t)bytes > 1 << 16)
-    for (int64_t i = 0; i < end; i++) sum += XXH3_64bits_withSeed(at + (size_t)i * bytes, bytes, (uint64_t)(first + i));
-    sums[a->first_sum + block] += sum;
-    at += (size_t)end * bytes, first += end, n -= end;
+    for (; u < end; u++, at += bytes) sum += XXH3_64bits_withSeed(at, bytes, (uint64_t)u);
+    sums[a->first_sum + b] += sum;
   }
 }
 
@@ -111,9 +110,7 @@ void sh_ck_sum_rect(uint64_t *sums, const sh_ck_array *a, const sh_rect *rect, c
 /* One line of the digest; each put_ function and the walk over a file make the same lines. */
 static const char *const type_name[] = {"u8", "i32", "i64", "u64", "f32", "f64"};
 
-static void digest_line(sh_ck_list *list, const char *line) {
-  list->digest += sh_hash(line, strlen(line));
-}
+static void digest_line(sh_ck_list *list, const char *line) { list->digest += sh_hash(line, strlen(line)); }
 
 static void digest_array(sh_ck_list *list, const char *path, sh_h5_type type, int ndim, const int64_t dim[2]) {
   char line[SH_CK_PATH + 128];
@@ -142,9 +139,7 @@ static void digest_text(sh_ck_list *list, const char *object, const char *name, 
   digest_line(list, line);
 }
 
-void sh_ck_digest_text(uint64_t digest, char out[17]) {
-  snprintf(out, 17, "%016llx", (unsigned long long)digest);
-}
+void sh_ck_digest_text(uint64_t digest, char out[17]) { snprintf(out, 17, "%016llx", (unsigned long long)digest); }
 
 sh_status sh_ck_put_i64(sh_h5 *f, sh_ck_list *list, const char *object, const char *name, int64_t v) {
   digest_i64(list, object, name, v);

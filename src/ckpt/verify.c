@@ -37,6 +37,4 @@ sh_status sh_ckpt_verify(const char *path, FILE *out) {
   return result == SH_OK ? SH_OK : SH_ERR_DATA;
 }
 
-sh_status sh_checkpoint_verify(const char *path, FILE *out) {
-  return sh_ckpt_verify(path, out);
-}
+sh_status sh_checkpoint_verify(const char *path, FILE *out) { return sh_ckpt_verify(path, out); }

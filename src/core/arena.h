@@ -22,7 +22,7 @@ typedef struct sh_arena {
   sh_region *head; /* newest region */
   size_t used;     /* bytes handed out since reset */
   size_t peak;
-  size_t want;     /* size of the next region, at least */
+  size_t want; /* size of the next region, at least */
 } sh_arena;
 
 void sh_arena_init(sh_arena *a, const char *name);
@@ -30,7 +30,7 @@ void sh_arena_init(sh_arena *a, const char *name);
 /* `bytes` aligned to 64, contents undefined. Aborts the process with a message when the system has no memory. */
 void *sh_arena_alloc(sh_arena *a, size_t bytes);
 void *sh_arena_zalloc(sh_arena *a, size_t bytes);
-#define SH_ARENA_NEW(arena, type, n) ((type *)sh_arena_alloc((arena), sizeof(type) * (size_t)(n)))
+#define SH_ARENA_NEW(arena, type, n)  ((type *)sh_arena_alloc((arena), sizeof(type) * (size_t)(n)))
 #define SH_ARENA_ZNEW(arena, type, n) ((type *)sh_arena_zalloc((arena), sizeof(type) * (size_t)(n)))
 
 void sh_arena_reset(sh_arena *a); /* everything handed out dies */

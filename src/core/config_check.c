@@ -8,9 +8,7 @@
 #define CONFLICT(...) return sh_fail(SH_ERR_USAGE, "configuration: " __VA_ARGS__)
 #define LL(x)         (long long)(x)
 
-static bool is(const char *value, const char *name) {
-  return !strcmp(value, name);
-}
+static bool is(const char *value, const char *name) { return !strcmp(value, name); }
 
 static sh_status check_heads(const sh_conf_model *m) {
   int64_t share = m->width / m->heads;

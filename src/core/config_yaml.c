@@ -22,12 +22,8 @@ static const char *place(const reader *r, const yaml_node_t *node, char out[WHER
   return out;
 }
 
-static yaml_node_t *node_of(reader *r, int id) {
-  return yaml_document_get_node(&r->document, id);
-}
-static const char *text_of(const yaml_node_t *node) {
-  return (const char *)node->data.scalar.value;
-}
+static yaml_node_t *node_of(reader *r, int id) { return yaml_document_get_node(&r->document, id); }
+static const char *text_of(const yaml_node_t *node) { return (const char *)node->data.scalar.value; }
 
 /* The name of pair `at` of a mapping; fails on names that are no plain text and on names seen before. */
 static sh_status pair_name(reader *r, const yaml_node_t *map, const yaml_node_pair_t *at, const char *prefix,
@@ -184,9 +180,7 @@ static sh_status read_file(sh_config *c, const char *path, bool is_base) {
   return status;
 }
 
-sh_status sh_config_read(sh_config *c, const char *path) {
-  return read_file(c, path, false);
-}
+sh_status sh_config_read(sh_config *c, const char *path) { return read_file(c, path, false); }
 
 sh_status sh_config_read_text(sh_config *c, const char *text, const char *origin) {
   return read_bytes(c, text, strlen(text), origin, NULL, false);

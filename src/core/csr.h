@@ -1,5 +1,5 @@
-/* core/csr.h: group n references by what they refer to, in reference order. Used to sum gradients of shared rows without
- * locks and in an order that no thread count changes. */
+/* core/csr.h: group n references by what they refer to, in reference order. Used to sum gradients of shared rows
+ * without locks and in an order that no thread count changes. */
 #ifndef SH_CORE_CSR_H
 #define SH_CORE_CSR_H
 

@@ -107,8 +107,8 @@ void sh_params_init(sh_params *p, uint32_t seed) {
     for (int q = 0; q < n; q++)
       for (int64_t a = 0; a < rects[q].count[0]; a++)
         for (int64_t b = 0; b < rects[q].count[1]; b++)
-          value[(rects[q].local_start[0] + a) * r->local[1] + rects[q].local_start[1] + b] =
-              sh_init_value(&r->init, seed, SH_SITE(SH_SITE_INIT, 0), hash, rects[q].start[0] + a, rects[q].start[1] + b);
+          value[(rects[q].local_start[0] + a) * r->local[1] + rects[q].local_start[1] + b] = sh_init_value(
+              &r->init, seed, SH_SITE(SH_SITE_INIT, 0), hash, rects[q].start[0] + a, rects[q].start[1] + b);
   }
 }
 

@@ -16,17 +16,17 @@ typedef struct sh_philox {
 
 /* What a random number is for. A layer's site adds its place in the model: SH_SITE(purpose, call index). */
 enum {
-  SH_SITE_INIT = 1,      /* dense parameters; low bits = hash of the name */
-  SH_SITE_TABLE_INIT,    /* embedding rows */
-  SH_SITE_SHUFFLE,       /* order of sequences in an epoch */
-  SH_SITE_NEGATIVES,     /* negative samples of the loss */
-  SH_SITE_DROP_INPUT,    /* dropout of the input embedding */
-  SH_SITE_DROP_LINEAR,   /* dropout in front of an output projection */
-  SH_SITE_DROP_ATTN,     /* dropout of attention probabilities */
-  SH_SITE_DROP_FFN,      /* dropout of the hidden FFN activation */
-  SH_SITE_DROP_FFN_OUT,  /* dropout behind the FFN */
-  SH_SITE_SYNTH,         /* shoal synth */
-  SH_SITE_PREPARE,       /* tie order, shoal prepare */
+  SH_SITE_INIT = 1,     /* dense parameters; low bits = hash of the name */
+  SH_SITE_TABLE_INIT,   /* embedding rows */
+  SH_SITE_SHUFFLE,      /* order of sequences in an epoch */
+  SH_SITE_NEGATIVES,    /* negative samples of the loss */
+  SH_SITE_DROP_INPUT,   /* dropout of the input embedding */
+  SH_SITE_DROP_LINEAR,  /* dropout in front of an output projection */
+  SH_SITE_DROP_ATTN,    /* dropout of attention probabilities */
+  SH_SITE_DROP_FFN,     /* dropout of the hidden FFN activation */
+  SH_SITE_DROP_FFN_OUT, /* dropout behind the FFN */
+  SH_SITE_SYNTH,        /* shoal synth */
+  SH_SITE_PREPARE,      /* tie order, shoal prepare */
   SH_SITE_TEST
 };
 #define SH_SITE(purpose, index) (((uint32_t)(purpose) << 16) | (uint32_t)(index))

@@ -10,14 +10,22 @@ const char *sh_error_message(void) { return message; }
 
 const char *sh_status_text(sh_status s) {
   switch (s) {
-  case SH_OK: return "finished";
-  case SH_ERR_INTERNAL: return "internal or I/O failure";
-  case SH_ERR_USAGE: return "usage or configuration";
-  case SH_ERR_DATA: return "bad data or checkpoint";
-  case SH_ERR_DIVERGED: return "diverged (NaN, loss limit)";
-  case SH_ERR_CKPT: return "checkpoint could not be written";
-  case SH_ERR_STALLED: return "no progress (watchdog)";
-  case SH_STOPPED: return "stopped on request with a checkpoint written: run again";
+  case SH_OK:
+    return "finished";
+  case SH_ERR_INTERNAL:
+    return "internal or I/O failure";
+  case SH_ERR_USAGE:
+    return "usage or configuration";
+  case SH_ERR_DATA:
+    return "bad data or checkpoint";
+  case SH_ERR_DIVERGED:
+    return "diverged (NaN, loss limit)";
+  case SH_ERR_CKPT:
+    return "checkpoint could not be written";
+  case SH_ERR_STALLED:
+    return "no progress (watchdog)";
+  case SH_STOPPED:
+    return "stopped on request with a checkpoint written: run again";
   }
   return "unknown";
 }

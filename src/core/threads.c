@@ -79,6 +79,4 @@ int sh_threads_setup(int64_t wanted) {
   return n;
 }
 
-int sh_threads(void) {
-  return omp_get_max_threads();
-}
+int sh_threads(void) { return omp_get_max_threads(); }

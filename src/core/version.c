@@ -8,12 +8,8 @@
 #include "build_info.h" /* made at build time: SHOAL_VERSION, SHOAL_COMMIT, SHOAL_COMPILER, SHOAL_FLAGS */
 #include "core/threads.h"
 
-const char *sh_version(void) {
-  return SHOAL_VERSION;
-}
-const char *sh_commit(void) {
-  return SHOAL_COMMIT;
-}
+const char *sh_version(void) { return SHOAL_VERSION; }
+const char *sh_commit(void) { return SHOAL_COMMIT; }
 
 typedef struct writer {
   char *text;

@@ -6,9 +6,7 @@
 #include "core/arena.h"
 #include "core/rng.h"
 
-static size_t at_least_1(int64_t n) {
-  return (size_t)(n > 0 ? n : 1);
-}
+static size_t at_least_1(int64_t n) { return (size_t)(n > 0 ? n : 1); }
 
 void sh_grouped_make(sh_grouped *g, sh_raw *raw, const int32_t *user_row, int64_t users, const int32_t *item_row,
                      int64_t items) {

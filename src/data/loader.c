@@ -3,10 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sh_loader_create(sh_loader *l, const sh_samples *s, const sh_conf_batch *conf, uint32_t seed, int64_t shuffle_block,
-                      bool request_time, int rank, int ranks) {
-  *l = (sh_loader){.samples = s, .seed = seed, .users = conf->users, .tokens = conf->tokens, .rank = rank,
-                   .ranks = ranks, .micro = (int)conf->accumulate, .linear = 1, .request_time = request_time,
+void sh_loader_create(sh_loader *l, const sh_samples *s, const sh_conf_batch *conf, uint32_t seed,
+                      int64_t shuffle_block, bool request_time, int rank, int ranks) {
+  *l = (sh_loader){.samples = s,
+                   .seed = seed,
+                   .users = conf->users,
+                   .tokens = conf->tokens,
+                   .rank = rank,
+                   .ranks = ranks,
+                   .micro = (int)conf->accumulate,
+                   .linear = 1,
+                   .request_time = request_time,
                    .epoch = -1};
   sh_order_create(&l->order, s->n, shuffle_block);
 }
@@ -151,8 +158,8 @@ sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int
   if (last > s->n) last = s->n;
   int64_t n = last - first;
   reserve(l, n);
-  *out = (sh_global_batch){.nmicro = l->micro, .global_users = n, .epoch = epoch, .step_in_epoch = step_in_epoch,
-                           .step = step};
+  *out = (sh_global_batch){
+      .nmicro = l->micro, .global_users = n, .epoch = epoch, .step_in_epoch = step_in_epoch, .step = step};
   out->micro = SH_ARENA_ZNEW(arena, sh_batch, l->micro);
   for (int64_t i = 0; i < n; i++) {
     l->sample[i] = sh_samples_get(s, sh_order_at(&l->order, first + i));

@@ -25,8 +25,8 @@ static int64_t windows(const sh_samples *s, int64_t u) {
 enum { CHUNK = 1 << 16, BINS = 1 << 16 };
 
 typedef struct scan {
-  int64_t lo, hi;    /* range of times */
-  int64_t *bin;      /* histogram over it */
+  int64_t lo, hi; /* range of times */
+  int64_t *bin;   /* histogram over it */
   int64_t width;
 } scan;
 
@@ -124,10 +124,8 @@ void sh_samples_destroy(sh_samples *s) {
 sh_sample sh_samples_get(const sh_samples *s, int64_t index) {
   int64_t u = s->sample_user[index], w = s->sample_window[index], inputs = train_events(s, u) - 1;
   int64_t end = inputs - w * s->max_len, start = end > s->max_len ? end - s->max_len : 0; /* window 0 is the last */
-  return (sh_sample){.user = u,
-                     .first = s->data->offsets[u] + start,
-                     .length = (int32_t)(end - start),
-                     .id = u + w * s->data->users};
+  return (sh_sample){
+      .user = u, .first = s->data->offsets[u] + start, .length = (int32_t)(end - start), .id = u + w * s->data->users};
 }
 
 bool sh_samples_query(const sh_samples *s, sh_query_kind kind, int64_t user, sh_sample *out, int64_t *seen_first) {
@@ -140,8 +138,8 @@ bool sh_samples_query(const sh_samples *s, sh_query_kind kind, int64_t user, sh_
     target = n - 2;
   if (target < 1) return false; /* no history */
   int64_t start = target > s->max_len ? target - s->max_len : 0;
-  *out = (sh_sample){.user = user, .first = s->data->offsets[user] + start, .length = (int32_t)(target - start),
-                     .id = user};
+  *out = (sh_sample){
+      .user = user, .first = s->data->offsets[user] + start, .length = (int32_t)(target - start), .id = user};
   *seen_first = s->data->offsets[user];
   return true;
 }

@@ -9,8 +9,8 @@
  * the last max_len + 1 of it (window: last), or consecutive windows of it (window: all).
  * A query's history is the last max_len events before its target.
  *
- * The order of an epoch is a function of (seed, epoch) alone: blocks of consecutive samples are permuted, pools of eight
- * permuted blocks are shuffled inside. Nothing of size of the data set is built per epoch.
+ * The order of an epoch is a function of (seed, epoch) alone: blocks of consecutive samples are permuted, pools of
+ * eight permuted blocks are shuffled inside. Nothing of size of the data set is built per epoch.
  */
 #ifndef SH_DATA_SAMPLES_H
 #define SH_DATA_SAMPLES_H
@@ -20,9 +20,9 @@
 
 typedef struct sh_sample {
   int64_t user;
-  int64_t first;   /* first event in the file */
-  int32_t length;  /* input events L; a training sample reads L + 1 events, its last being the last target */
-  int64_t id;      /* counter of its random numbers: the same on every grid */
+  int64_t first;  /* first event in the file */
+  int32_t length; /* input events L; a training sample reads L + 1 events, its last being the last target */
+  int64_t id;     /* counter of its random numbers: the same on every grid */
 } sh_sample;
 
 typedef enum sh_query_kind { SH_QUERY_VALID, SH_QUERY_TEST } sh_query_kind;
@@ -31,13 +31,13 @@ typedef struct sh_samples {
   const sh_dataset *data;
   sh_conf_data conf;
   int64_t max_len;
-  int64_t n;            /* training samples */
+  int64_t n;                            /* training samples */
   int32_t *sample_user, *sample_window; /* [n] */
-  int64_t train_tokens; /* sum of L over samples: of one epoch */
-  int64_t skipped_users; /* too short to train on */
-  int64_t t1, t2;       /* temporal split */
-  int32_t *train_end;   /* temporal: [users] events before t1; else NULL */
-  int32_t *query_at[2]; /* temporal: [users] place of the target, or -1; else NULL */
+  int64_t train_tokens;                 /* sum of L over samples: of one epoch */
+  int64_t skipped_users;                /* too short to train on */
+  int64_t t1, t2;                       /* temporal split */
+  int32_t *train_end;                   /* temporal: [users] events before t1; else NULL */
+  int32_t *query_at[2];                 /* temporal: [users] place of the target, or -1; else NULL */
 } sh_samples;
 
 sh_status sh_samples_create(sh_samples *s, const sh_dataset *d, const sh_conf_data *conf, int64_t max_len);

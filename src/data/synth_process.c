@@ -19,9 +19,7 @@ static sh_philox draw4(const sh_synth_process *p, uint32_t stream, int64_t sampl
 }
 
 /* [0, 1) with 53 bits: 24 would never reach the tail of a large table. */
-static double uniform53(uint32_t high, uint32_t low) {
-  return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
-}
+static double uniform53(uint32_t high, uint32_t low) { return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53; }
 
 static sh_status check(const sh_synth_process *p) {
   const sh_synth_options *o = &p->o;
@@ -125,9 +123,7 @@ void sh_synth_history_close(sh_synth_history *h) {
   *h = (sh_synth_history){0};
 }
 
-static bool is_evergreen(const sh_synth_process *p, int64_t index) {
-  return index >= p->topics * p->topic_size;
-}
+static bool is_evergreen(const sh_synth_process *p, int64_t index) { return index >= p->topics * p->topic_size; }
 
 static double evergreen_weight(const sh_synth_process *p, int64_t index) {
   return p->evergreen_weight[index - p->topics * p->topic_size];

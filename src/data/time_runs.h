@@ -1,8 +1,8 @@
 /* data/time_runs.h: time buckets as runs.
  *
- * bucket(dt) = min(128, trunc(ln(max(1, |dt|)) / 0.301)) in float32, given by integer lower bounds (as the authors' code
- * rounds). Times of a sequence do not decrease, so for a fixed query the bucket does not increase with the key: a query's
- * keys fall into a few runs. They are computed once per batch and shared by layers and passes.
+ * bucket(dt) = min(128, trunc(ln(max(1, |dt|)) / 0.301)) in float32, given by integer lower bounds (as the authors'
+ * code rounds). Times of a sequence do not decrease, so for a fixed query the bucket does not increase with the key: a
+ * query's keys fall into a few runs. They are computed once per batch and shared by layers and passes.
  */
 #ifndef SH_DATA_TIME_RUNS_H
 #define SH_DATA_TIME_RUNS_H

@@ -108,8 +108,8 @@ sh_status sh_table_create(sh_table *t, const sh_table_conf *conf, const sh_axis 
 void sh_table_destroy(sh_table *t) {
   struct sh_table_impl *impl = t->impl;
   if (!impl) return;
-  sh_buffer *buffers[] = {&impl->set,     &impl->set_slot, &impl->sort[0],     &impl->sort[1],
-                          &impl->wire,    &impl->pack,     &impl->touched[0],  &impl->touched[1],
+  sh_buffer *buffers[] = {&impl->set,     &impl->set_slot, &impl->sort[0],      &impl->sort[1],
+                          &impl->wire,    &impl->pack,     &impl->touched[0],   &impl->touched[1],
                           &impl->grad[0], &impl->grad[1],  &impl->block_square, &impl->local};
   for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) buffer_free(buffers[i]);
   sh_marks_destroy(&impl->asked);
@@ -164,6 +164,4 @@ void sh_table_update(sh_table *t, const sh_row_hyper *h) {
   impl->pending = false;
 }
 
-int64_t sh_table_touched(const sh_table *t) {
-  return t->impl->ntouched;
-}
+int64_t sh_table_touched(const sh_table *t) { return t->impl->ntouched; }

@@ -41,9 +41,8 @@ static void blocked(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda
         int64_t mb = M - m < BLOCK_M ? M - m : BLOCK_M;
         const float *a = A + m * am + k * ak, *b = B + k * ldb + n;
         float *c = C + m * ldc + n;
-        libxsmm_smmfunction f =
-            libxsmm_smmdispatch((libxsmm_blasint)nb, (libxsmm_blasint)mb, (libxsmm_blasint)kb, &la, &lb, &lc, &one,
-                                accumulate ? &one : &zero, &flags, NULL);
+        libxsmm_smmfunction f = libxsmm_smmdispatch((libxsmm_blasint)nb, (libxsmm_blasint)mb, (libxsmm_blasint)kb, &la,
+                                                    &lb, &lc, &one, accumulate ? &one : &zero, &flags, NULL);
         if (f)
           f(b, a, c);
         else

@@ -32,14 +32,14 @@ typedef struct sh_heads_io {
   int ldq, ldkv, ldout; /* q and dq; k, v and dk, dv; out and dout */
   const float *q, *k, *v;
   float *out;
-  const float *dout;           /* backward */
-  float *dq, *dk, *dv_;        /* backward, overwritten; dk and dv_ have all L rows */
+  const float *dout;    /* backward */
+  float *dq, *dk, *dv_; /* backward, overwritten; dk and dv_ have all L rows */
 } sh_heads_io;
 
 /* Relative bias of pointwise attention. */
 typedef struct sh_rel_bias {
-  const float *pos; /* pos[j - i], j - i in -(L-1) .. 0 */
-  const float *ts;  /* [129] by time bucket, or NULL: no time bias */
+  const float *pos;         /* pos[j - i], j - i in -(L-1) .. 0 */
+  const float *ts;          /* [129] by time bucket, or NULL: no time bias */
   const int32_t *run_start; /* [L+1] of this sequence (absolute indices into end and bucket) */
   const int32_t *run_end;
   const uint8_t *run_bucket;
@@ -49,13 +49,13 @@ typedef struct sh_rel_bias {
 
 /* FuXi's maps besides attention: position and time, each applied to the values as its own channel. */
 typedef struct sh_fuxi_maps {
-  sh_rel_bias bias;      /* position; and FuXi-alpha's time map by buckets */
-  int channels;          /* 3: position, time, semantic (alpha); 2: position, time (beta) */
-  int channel_stride;    /* columns between a head's channels in out and dout: dv */
-  int time_function;     /* beta: 0 a (1 + x)^-b, 1 a exp(-e^b x), x = max(next_time_i - time_j, 0) */
+  sh_rel_bias bias;   /* position; and FuXi-alpha's time map by buckets */
+  int channels;       /* 3: position, time, semantic (alpha); 2: position, time (beta) */
+  int channel_stride; /* columns between a head's channels in out and dout: dv */
+  int time_function;  /* beta: 0 a (1 + x)^-b, 1 a exp(-e^b x), x = max(next_time_i - time_j, 0) */
   float a, b;
   const int64_t *time, *next_time; /* of the sequence; beta */
-  double *da, *db;       /* backward, added to */
+  double *da, *db;                 /* backward, added to */
 } sh_fuxi_maps;
 
 typedef struct sh_kernels {
@@ -69,7 +69,8 @@ typedef struct sh_kernels {
                   int64_t ldc, bool add);
 
   /* y = (x - mean) r, r = (biased variance + eps)^-1/2 over n columns, no scale or shift; rstd[rows]. */
-  void (*layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy, float *rstd);
+  void (*layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
+                    float *rstd);
   /* dx = r (dy - mean(dy) - y mean(dy y)) (+ dx when add). */
   void (*layernorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
                          int64_t lddy, float *dx, int64_t lddx, bool add);
@@ -87,7 +88,8 @@ typedef struct sh_kernels {
   void (*row_sums)(int64_t n, const float *x, double sums[2]);
 
   /* y[k] = x[k] times keep mask and scale, for elements first .. first+n-1 of (sample, position). x may be y. */
-  void (*dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x, float *y);
+  void (*dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
+                  float *y);
 
   /* HSTU: out_i = sum_j silu(q_i.k_j + pos[j-i] + ts[bucket(i,j)]) / divisor * v_j. `work` from attention_work(). */
   void (*hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work);

@@ -19,8 +19,8 @@ sh_status sh_build_hstu(sh_model *m, const sh_conf_model *conf) {
                         .dropout = conf->linear_dropout,
                         .time_bias = conf->time_bias,
                         .concat_ua = conf->concat_ua};
-  sh_embed_input_conf input = {.D = D, .N = N, .dropout = conf->dropout,
-                               .pos_init = {.kind = SH_INIT_NORMAL, .a = sqrt(2.0 / (N + D))}};
+  sh_embed_input_conf input = {
+      .D = D, .N = N, .dropout = conf->dropout, .pos_init = {.kind = SH_INIT_NORMAL, .a = sqrt(2.0 / (N + D))}};
   if (H % m->params.parts)
     return sh_fail(SH_ERR_USAGE, "model.heads = %d cannot be dealt to parallel.tensor = %d", H, m->params.parts);
   int local = H / m->params.parts * block.dv;

@@ -10,8 +10,14 @@
 
 static void params(sh_layer *l, sh_params *p) {
   const sh_embed_input_conf *f = l->conf;
-  sh_param row = {.ndim = 2, .dim = {f->N, f->D}, .split = -1, .tgrad = SH_TGRAD_SAME, .grain = SH_GRAIN_ROW,
-                  .init = f->pos_init, .decay = true, .tie = -1};
+  sh_param row = {.ndim = 2,
+                  .dim = {f->N, f->D},
+                  .split = -1,
+                  .tgrad = SH_TGRAD_SAME,
+                  .grain = SH_GRAIN_ROW,
+                  .init = f->pos_init,
+                  .decay = true,
+                  .tie = -1};
   snprintf(row.name, sizeof row.name, "%s.pos_emb", l->name);
   l->param[0] = sh_params_add(p, &row);
 }
@@ -43,7 +49,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop drop = sh_layer_drop(l, c, SH_SITE_DROP_INPUT, f->dropout);
   float *dpos = sh_param_grad(c->params, l->param[0]), scale = sqrtf((float)D);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *dx = SH_ARENA_NEW(c->scratch, float, a->T * D);
+  float *dx = SH_ARENA_NEW(c->scratch, float, a->T *D);
   int32_t longest = 0;
   for (int64_t s = 0; s < b->B; s++)
     if (b->offsets[s + 1] - b->offsets[s] > longest) longest = b->offsets[s + 1] - b->offsets[s];

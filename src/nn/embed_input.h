@@ -8,7 +8,7 @@
 #include "nn/layer.h"
 
 typedef struct sh_embed_input_conf {
-  int D, N;        /* N positions: rows of the position table */
+  int D, N; /* N positions: rows of the position table */
   double dropout;
   sh_init pos_init;
 } sh_embed_input_conf;

@@ -10,12 +10,8 @@
 
 enum { WEIGHT, BIAS };
 
-static int64_t all_columns(const sh_fuxi_conf *f) {
-  return (int64_t)f->H * f->channels * f->dv;
-}
-static int64_t columns(const sh_layer *l) {
-  return all_columns(l->conf) / l->parts;
-}
+static int64_t all_columns(const sh_fuxi_conf *f) { return (int64_t)f->H * f->channels * f->dv; }
+static int64_t columns(const sh_layer *l) { return all_columns(l->conf) / l->parts; }
 
 static void params(sh_layer *l, sh_params *p) {
   const sh_fuxi_conf *f = l->conf;

@@ -29,9 +29,7 @@ typedef struct sh_hstu_conf {
 
 /* The statistics of row r: two doubles in a row of the slot (a float sum of squares would cancel against the mean). */
 enum { SH_HSTU_STATS = 4 };
-static inline double *sh_hstu_sums(float *stats, int64_t r) {
-  return (double *)(void *)(stats + SH_HSTU_STATS * r);
-}
+static inline double *sh_hstu_sums(float *stats, int64_t r) { return (double *)(void *)(stats + SH_HSTU_STATS * r); }
 
 extern const sh_layer_ops sh_hstu_in_ops, sh_hstu_out_ops;
 

@@ -10,9 +10,7 @@
 
 enum { O_WEIGHT, O_BIAS };
 
-static int64_t copies(const sh_hstu_conf *f) {
-  return f->concat_ua ? 3 : 1;
-}
+static int64_t copies(const sh_hstu_conf *f) { return f->concat_ua ? 3 : 1; }
 static int64_t heads_width(const sh_layer *l) {
   const sh_hstu_conf *f = l->conf;
   return (int64_t)f->H / l->parts * f->dv;

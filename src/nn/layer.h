@@ -1,8 +1,8 @@
 /* nn/layer.h: what a layer is.
  *
- * A layer knows only local memory. A model is an ordered list of calls: a layer, input slots, output slots. A slot is an
- * array [T x width] in the step arena. Forward walks the list; backward walks it in reverse, and the gradient of a slot
- * read k times is the sum in that fixed order.
+ * A layer knows only local memory. A model is an ordered list of calls: a layer, input slots, output slots. A slot is
+ * an array [T x width] in the step arena. Forward walks the list; backward walks it in reverse, and the gradient of a
+ * slot read k times is the sum in that fixed order.
  *
  * Determinism: work is cut into blocks fixed by the batch (tokens, sequences, output tiles); a block is computed by one
  * thread; sums over blocks are combined in block order. So the number of threads never changes a bit.
@@ -37,8 +37,8 @@ typedef struct sh_ctx {
   const sh_batch *batch;
   const sh_params *params; /* values; gradients are added to params->grad */
   const sh_rows *rows;
-  sh_arena *scratch; /* mark and release inside a call; one thread (the one outside parallel regions) */
-  bool train;        /* dropout on */
+  sh_arena *scratch;   /* mark and release inside a call; one thread (the one outside parallel regions) */
+  bool train;          /* dropout on */
   const sh_kernels *k; /* arithmetic: sh_kernels_best(), or sh_kernels_ref to check it */
   uint32_t seed;
   uint32_t when; /* global step: the time word of dropout counters */
@@ -46,9 +46,9 @@ typedef struct sh_ctx {
 
 /* One call's arrays. last_only (inference): outputs have B rows, those of each sequence's last token. */
 typedef struct sh_args {
-  int64_t T;                    /* rows of inputs: tokens of the batch */
-  int64_t R;                    /* rows of outputs: T, or B with last_only */
-  const int32_t *row_token;     /* [R] token of each output row; NULL when R == T (identity) */
+  int64_t T;                        /* rows of inputs: tokens of the batch */
+  int64_t R;                        /* rows of outputs: T, or B with last_only */
+  const int32_t *row_token;         /* [R] token of each output row; NULL when R == T (identity) */
   const float *in[SH_CALL_SLOTS];   /* [T x width of slot] */
   float *out[SH_CALL_SLOTS];        /* [R x width of slot]; in backward: what forward wrote */
   const float *dout[SH_CALL_SLOTS]; /* backward: gradients of outputs */
@@ -78,10 +78,10 @@ enum { SH_LAYER_PARAMS = 12 };
 struct sh_layer {
   const sh_layer_ops *ops;
   char name[SH_PARAM_NAME - 16]; /* "block.0" */
-  uint32_t site;            /* place in the model: low half of SH_SITE for its random numbers */
-  int part, parts;          /* this rank's place on the tensor axis */
-  int param[SH_LAYER_PARAMS]; /* rows of the parameter table */
-  const void *conf;         /* owned by the builder */
+  uint32_t site;                 /* place in the model: low half of SH_SITE for its random numbers */
+  int part, parts;               /* this rank's place on the tensor axis */
+  int param[SH_LAYER_PARAMS];    /* rows of the parameter table */
+  const void *conf;              /* owned by the builder */
 };
 
 #endif

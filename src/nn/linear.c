@@ -19,7 +19,7 @@ void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const floa
   if (parts < 1) parts = 1;
   int64_t tiles = (N + width - 1) / width;
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *partial = SH_ARENA_NEW(c->scratch, float, parts * K * N);
+  float *partial = SH_ARENA_NEW(c->scratch, float, parts *K *N);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t p = 0; p < parts; p++)
     for (int64_t tile = 0; tile < tiles; tile++) {
@@ -42,7 +42,7 @@ void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int6
   int64_t parts = (T + 1023) / 1024;
   if (parts > 64) parts = 64;
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *partial = SH_ARENA_ZNEW(c->scratch, float, parts * N);
+  float *partial = SH_ARENA_ZNEW(c->scratch, float, parts *N);
 #pragma omp parallel for schedule(static)
   for (int64_t p = 0; p < parts; p++)
     for (int64_t t = T * p / parts; t < T * (p + 1) / parts; t++) c->k->axpy(N, 1.f, dy + t * lddy, partial + p * N);
@@ -51,7 +51,7 @@ void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int6
 }
 
 float *sh_transposed(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw) {
-  float *t = SH_ARENA_NEW(c->scratch, float, K * N);
+  float *t = SH_ARENA_NEW(c->scratch, float, K *N);
 #pragma omp parallel for schedule(static)
   for (int64_t n = 0; n < N; n += 64) sh_transpose(K, N - n < 64 ? N - n : 64, W + n, ldw, t + n * K, K);
   return t;

@@ -20,8 +20,9 @@ typedef struct sh_loss_args {
   const float *hidden; /* [T x D] */
   float *dhidden;      /* [T x D], overwritten; NULL: the value only */
   const sh_rows *rows; /* candidates; gradients are added */
-  const int32_t *reference; /* slots; sampled: [T x (1 + R)], each token's target, then its negatives; shared: [T] targets */
-  const int32_t *negative;  /* shared: [R] slots */
+  const int32_t
+      *reference; /* slots; sampled: [T x (1 + R)], each token's target, then its negatives; shared: [T] targets */
+  const int32_t *negative; /* shared: [R] slots */
   int64_t R;
   const float *correction;          /* shared: [R] log expected count of each negative, or NULL */
   const float *positive_correction; /* shared: [T] the same of each token's target, or NULL */

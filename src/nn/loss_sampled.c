@@ -1,6 +1,7 @@
-/* Sampled softmax with negatives of each token's own, tile by tile of tokens. One sweep over a tile's tokens makes logits,
- * loss, hidden gradients and the coefficient of every (token, candidate) pair; a second, over rows, sums coefficient *
- * hidden state in pair order, so rows get their gradients without locks. Nothing of size T x R x D exists. */
+/* Sampled softmax with negatives of each token's own, tile by tile of tokens. One sweep over a tile's tokens makes
+ * logits, loss, hidden gradients and the coefficient of every (token, candidate) pair; a second, over rows, sums
+ * coefficient * hidden state in pair order, so rows get their gradients without locks. Nothing of size T x R x D
+ * exists. */
 #include <math.h>
 
 #include "core/csr.h"
@@ -75,13 +76,13 @@ double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   bool norm = a->conf->l2_norm;
   float eps = (float)a->conf->l2_eps;
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *h = SH_ARENA_NEW(c->scratch, float, T * ld), *h_length = SH_ARENA_NEW(c->scratch, float, T);
-  float *e = SH_ARENA_NEW(c->scratch, float, U * ld), *e_length = SH_ARENA_NEW(c->scratch, float, U);
+  float *h = SH_ARENA_NEW(c->scratch, float, T *ld), *h_length = SH_ARENA_NEW(c->scratch, float, T);
+  float *e = SH_ARENA_NEW(c->scratch, float, U *ld), *e_length = SH_ARENA_NEW(c->scratch, float, U);
   float *coef = SH_ARENA_NEW(c->scratch, float, (T < tile ? T : tile) * (a->R + 1));
   float *dh = NULL, *de = NULL;
   if (a->dhidden) {
-    dh = SH_ARENA_NEW(c->scratch, float, T * ld);
-    de = SH_ARENA_ZNEW(c->scratch, float, U * ld);
+    dh = SH_ARENA_NEW(c->scratch, float, T *ld);
+    de = SH_ARENA_ZNEW(c->scratch, float, U *ld);
   }
   sh_normalise_rows(T, a->D, norm, eps, a->hidden, a->D, h, ld, h_length);
   sh_normalise_rows(U, a->D, norm, eps, rows->value, ld, e, ld, e_length);

@@ -10,15 +10,9 @@
 
 enum { QKV_WEIGHT, QKV_BIAS, O_WEIGHT, O_BIAS };
 
-static int64_t head_width(const sh_sasrec_conf *f) {
-  return f->D / f->H;
-}
-static int64_t local_heads(const sh_layer *l) {
-  return ((const sh_sasrec_conf *)l->conf)->H / l->parts;
-}
-static int64_t local_width(const sh_layer *l) {
-  return local_heads(l) * head_width(l->conf);
-}
+static int64_t head_width(const sh_sasrec_conf *f) { return f->D / f->H; }
+static int64_t local_heads(const sh_layer *l) { return ((const sh_sasrec_conf *)l->conf)->H / l->parts; }
+static int64_t local_width(const sh_layer *l) { return local_heads(l) * head_width(l->conf); }
 
 static void params(sh_layer *l, sh_params *p) {
   const sh_sasrec_conf *f = l->conf;

@@ -9,9 +9,7 @@
 
 enum { W1, B1, W2, B2 };
 
-static int64_t local_hidden(const sh_layer *l) {
-  return ((const sh_sasrec_conf *)l->conf)->F / l->parts;
-}
+static int64_t local_hidden(const sh_layer *l) { return ((const sh_sasrec_conf *)l->conf)->F / l->parts; }
 
 static void add_row(sh_layer *l, sh_params *p, int index, const char *what, sh_param row) {
   snprintf(row.name, sizeof row.name, "%s.%s", l->name, what);

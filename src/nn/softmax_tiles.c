@@ -4,17 +4,13 @@
 
 #include "nn/linear.h"
 
-enum { TILE = SH_SOFTMAX_TILE, PANEL_BLOCKS = 16, PANEL_CHUNKS = 8 };
+enum { TILE = SH_SOFTMAX_TILE, PANEL_BLOCKS = 16, PANEL_CHUNKS = 16 };
 
 /* A logit no softmax sees, far enough from overflow for any scale. */
 static const float MASKED = -1e30f;
 
-static int64_t tiles_of(int64_t n) {
-  return (n + TILE - 1) / TILE;
-}
-static int64_t tile_rows(int64_t n, int64_t tile) {
-  return n - tile * TILE < TILE ? n - tile * TILE : TILE;
-}
+static int64_t tiles_of(int64_t n) { return (n + TILE - 1) / TILE; }
+static int64_t tile_rows(int64_t n, int64_t tile) { return n - tile * TILE < TILE ? n - tile * TILE : TILE; }
 
 void sh_softmax_pack(sh_softmax *s, sh_arena *arena) {
   int64_t chunks = tiles_of(s->n), D = s->width;

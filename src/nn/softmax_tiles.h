@@ -4,7 +4,7 @@
  *
  * Tiles are 64 tokens by 64 candidates. A first pass folds them into a running maximum and sum (online log-sum-exp,
  * Milakov & Gimelshein 2018); a second makes every tile again, with its probabilities, for both gradients:
- * 8 T n D operations. Probabilities of a bounded panel of tiles exist at a time: 1 K tokens x 512 candidates, more with
+ * 8 T n D operations. Probabilities of a bounded panel of tiles exist at a time: 1 K tokens x 1 K candidates, more with
  * many threads. Every token block and every candidate chunk is summed by one thread in ascending order, so neither the
  * number of threads nor the size of the panel changes a bit.
  *

@@ -40,6 +40,4 @@ double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t t
   return end + (lr - end) * 0.5 * (1 + cos(3.14159265358979323846 * x));
 }
 
-double sh_clip_scale(double clip, double norm) {
-  return clip > 0 && norm > clip ? clip / norm : 1;
-}
+double sh_clip_scale(double clip, double norm) { return clip > 0 && norm > clip ? clip / norm : 1; }

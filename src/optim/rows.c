@@ -48,9 +48,7 @@ static scale scale_of(const sh_row_hyper *h) {
 }
 
 /* Moments that only decay end as denormals, which never reach zero and cost a hundred cycles each. */
-static inline float flush(float x) {
-  return fabsf(x) < FLT_MIN ? 0.0f : x;
-}
+static inline float flush(float x) { return fabsf(x) < FLT_MIN ? 0.0f : x; }
 
 static void adam(float *restrict p, float *restrict m, float *restrict v, const float *restrict g, int64_t n, scale s) {
   for (int64_t i = 0; i < n; i++) {

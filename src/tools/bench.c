@@ -81,6 +81,13 @@ static sh_status make_data(plan *p) {
   return SH_OK;
 }
 
+/* Other people's work makes every figure a lower bound. */
+static void warn_if_busy(FILE *out) {
+  double load;
+  if (getloadavg(&load, 1) == 1 && load > 0.5)
+    fprintf(out, "note    the machine was busy in the last minute (load %.1f): figures may be too low\n", load);
+}
+
 static void announce(const sh_bench_state *b, const plan *p, const char *wanted_path) {
   const sh_trainer *t = b->t;
   const sh_conf_model *m = &t->conf.model;
@@ -131,6 +138,7 @@ static sh_status one_pass(const plan *p, int64_t threads, const sh_bench_options
 static sh_status run(plan *p, const sh_bench_options *o, sh_grid *grid, FILE *out, FILE *json) {
   sh_status status = *p->conf.data.path ? SH_OK : make_data(p);
   status = sh_agree(&grid->world, status);
+  if (out) warn_if_busy(out);
   for (int i = 0; i < p->nthreads && status == SH_OK; i++) {
     if (i > 0 && out) fprintf(out, "\n");
     status = one_pass(p, p->threads[i], o, grid, out, json);

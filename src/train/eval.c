@@ -48,19 +48,15 @@ static int64_t find(const int64_t *list, int64_t n, int64_t key) {
 }
 
 /* Scores of targets, from their owners; rankable[q] = 1 when the target is a candidate and not filtered. */
-static void target_scores(const sh_scorer *s, const sh_round *r, float *score, float *rankable) {
-  int64_t D = s->t->model.width;
-#pragma omp parallel for schedule(static)
+static void target_scores(sh_scorer *s, const sh_round *r, float *score, float *rankable) {
+  int64_t *own = SH_ARENA_NEW(&s->step, int64_t, r->n);
   for (int64_t q = 0; q < r->n; q++) {
-    int64_t at = find(s->id, s->n, r->target[q]), first = r->filtered_start[q];
+    int64_t first = r->filtered_start[q];
     bool filtered = find(r->filtered + first, r->filtered_start[q + 1] - first, r->target[q]) >= 0;
-    score[q] = rankable[q] = 0;
-    if (at < 0 || filtered) continue;
-    float sum = 0; /* in the order of the inner dimension, as the tiles do */
-    for (int64_t k = 0; k < D; k++) sum = __builtin_fmaf(r->query[q * D + k], s->columns[k * s->padded + at], sum);
-    score[q] = sum;
-    rankable[q] = 1;
+    own[q] = filtered ? -1 : find(s->id, s->n, r->target[q]);
+    rankable[q] = own[q] >= 0;
   }
+  sh_scorer_pick(s, r, own, score);
   sh_sum_f32(&s->t->grid->table, score, r->n);
   sh_sum_f32(&s->t->grid->table, rankable, r->n);
 }

@@ -71,14 +71,26 @@ static sh_status open_files(sh_journal *j, sh_trainer *t) {
 }
 
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
-  *j = (sh_journal){.began = sh_now(), .last_time = sh_now(), .last_comm = sh_comm_seconds(),
-                    .last_tokens = t->state.tokens, .last_step = t->state.step};
+  *j = (sh_journal){.began = sh_now(),
+                    .last_time = sh_now(),
+                    .last_comm = sh_comm_seconds(),
+                    .last_tokens = t->state.tokens,
+                    .last_step = t->state.step};
   return sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
 }
 
 void sh_journal_close(sh_journal *j) {
   if (j->file) fclose(j->file);
   j->file = NULL;
+}
+
+void sh_journal_pause(sh_journal *j) { j->paused_time = sh_now(), j->paused_comm = sh_comm_seconds(); }
+
+double sh_journal_continue(sh_journal *j) {
+  double seconds = sh_now() - j->paused_time;
+  j->last_time += seconds;
+  j->last_comm += sh_comm_seconds() - j->paused_comm;
+  return seconds;
 }
 
 static double resident_bytes(void) {
@@ -129,10 +141,9 @@ void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, const s
           (long long)t->state.epoch, split, sh_metrics_get(m, "hr@10"), sh_metrics_get(m, "ndcg@10"),
           sh_metrics_get(m, "hr@50"), sh_metrics_get(m, "ndcg@50"), sh_metrics_get(m, "hr@200"),
           sh_metrics_get(m, "mrr"), m->n / seconds);
-  j->last_time += seconds; /* evaluation is not training time */
   if (!j->file) return;
-  fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g", split,
-          (long long)t->state.step, (long long)t->state.epoch, m->n, sh_metrics_get(m, "mrr"));
+  fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g",
+          split, (long long)t->state.step, (long long)t->state.epoch, m->n, sh_metrics_get(m, "mrr"));
   for (int c = 0; c < SH_CUTS; c++)
     fprintf(j->file, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   if (t->state.epoch_loss_tokens > 0)

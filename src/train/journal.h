@@ -1,4 +1,5 @@
-/* train/journal.h: what a run leaves to read: metrics.jsonl, config.yaml, build.txt, and progress lines. Rank 0 writes. */
+/* train/journal.h: what a run leaves to read: metrics.jsonl, config.yaml, build.txt, and progress lines. Rank 0 writes.
+ */
 #ifndef SH_TRAIN_JOURNAL_H
 #define SH_TRAIN_JOURNAL_H
 
@@ -10,12 +11,17 @@ typedef struct sh_journal {
   double began;     /* this process's training clock */
   double last_time; /* of the last progress line */
   double last_comm;
+  double paused_time, paused_comm;
   int64_t last_tokens, last_step;
 } sh_journal;
 
 /* Creates train.out. On a resume, lines of metrics.jsonl beyond state.step are dropped. Collective over the world. */
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t);
 void sh_journal_close(sh_journal *j);
+
+/* Between the two calls stands what is not training (evaluation, checkpoints): rates leave it out. */
+void sh_journal_pause(sh_journal *j);
+double sh_journal_continue(sh_journal *j); /* seconds since the pause */
 
 /* Both are collective over the world. */
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r);

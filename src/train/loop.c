@@ -17,23 +17,26 @@ static void ask_stop(int signal_number) {
 
 static void ckpt_folder(const sh_trainer *t, char out[4096]) { snprintf(out, 4096, "%s/ckpt", t->conf.train.out); }
 
-static sh_status write_checkpoint(sh_trainer *t) {
+static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   char dir[4096];
   ckpt_folder(t, dir);
   sh_ckpt_content c = sh_trainer_content(t);
-  SH_TRY(sh_ckpt_write(&c, dir));
-  return sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep);
+  sh_journal_pause(j);
+  sh_status status = sh_ckpt_write(&c, dir);
+  if (status == SH_OK) status = sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep);
+  sh_journal_continue(j);
+  return status;
 }
 
 static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "leave-one-out") != 0; }
 
 /* Validation where the protocol has one, else the published test. Sets *better when eval.metric improved. */
 static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
-  double start = sh_now();
   sh_metrics m;
   bool valid = two_out(t);
+  sh_journal_pause(j);
   SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, valid ? "valid" : "test", &m, sh_now() - start);
+  sh_journal_metrics(j, t, valid ? "valid" : "test", &m, sh_journal_continue(j));
   double now = sh_metrics_get(&m, t->conf.eval.metric);
   *better = now > t->state.best_metric;
   if (*better) {
@@ -56,10 +59,10 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
     sh_ckpt_content c = sh_trainer_content(t);
     SH_TRY(sh_ckpt_read(&c, path, true));
   }
-  double start = sh_now();
   sh_metrics m;
+  sh_journal_pause(j);
   SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, "test", &m, sh_now() - start);
+  sh_journal_metrics(j, t, "test", &m, sh_journal_continue(j));
   return SH_OK;
 }
 
@@ -75,7 +78,7 @@ static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
   }
   bool keep = c->checkpoint.every_epochs > 0 && t->state.epoch % c->checkpoint.every_epochs == 0;
   if (keep || last || (better && c->checkpoint.best)) {
-    SH_TRY(write_checkpoint(t));
+    SH_TRY(write_checkpoint(t, j));
     if (better && c->checkpoint.best) {
       char dir[4096];
       ckpt_folder(t, dir);
@@ -114,7 +117,7 @@ static sh_status one_step(sh_trainer *t, sh_journal *j, bool *finished, bool *st
     t->state.loss_sum = 0, t->state.loss_tokens = 0;
   }
   if (epoch_done || all_steps) return end_of_epoch(t, j, finished);
-  if (c->checkpoint.every > 0 && t->state.step % c->checkpoint.every == 0) return write_checkpoint(t);
+  if (c->checkpoint.every > 0 && t->state.step % c->checkpoint.every == 0) return write_checkpoint(t, j);
   return SH_OK;
 }
 
@@ -133,11 +136,12 @@ sh_status sh_train_loop(sh_trainer *t) {
   sigaction(SIGUSR1, &action, &before[1]);
   bool finished = finished_before(t), stopped = false;
   sh_status status = SH_OK;
-  if (finished) sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
+  if (finished)
+    sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
   while (!finished && !stopped && status == SH_OK) status = one_step(t, &j, &finished, &stopped);
   sh_trainer_rewind(t);
   if (status == SH_OK && stopped && !finished) {
-    status = write_checkpoint(t);
+    status = write_checkpoint(t, &j);
     if (status == SH_OK) status = sh_fail(SH_STOPPED, "stopped on request at step %lld", (long long)t->state.step);
   } else if (status == SH_OK) {
     status = final_test(t, &j);

@@ -59,8 +59,7 @@ static hit *merge(sh_scorer *s, const sh_round *r, tops *t) {
   hit *all = SH_ARENA_NEW(&s->step, hit, size * r->n * top), *one = SH_ARENA_NEW(&s->step, hit, size * top);
   sh_allgather(world, t->list, sizeof(hit) * (size_t)(r->n * top), all);
   for (int64_t q = 0; q < r->n; q++) {
-    for (int64_t k = 0; k < size; k++)
-      memcpy(one + k * top, all + (k * r->n + q) * top, sizeof(hit) * (size_t)top);
+    for (int64_t k = 0; k < size; k++) memcpy(one + k * top, all + (k * r->n + q) * top, sizeof(hit) * (size_t)top);
     qsort(one, (size_t)(size * top), sizeof(hit), best_first);
     memcpy(t->list + q * top, one, sizeof(hit) * (size_t)top);
   }

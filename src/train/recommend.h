@@ -5,7 +5,8 @@
 #include "train/trainer.h"
 
 /* TSV lines `user rank item score` in user order, written by rank 0 to `path` (as path.partial, then renamed; NULL:
- * standard output). Items of eval.filter are left out. Equal scores: smaller item id first. Collective over the world. */
+ * standard output). Items of eval.filter are left out. Equal scores: smaller item id first. Collective over the world.
+ */
 sh_status sh_recommend_all(sh_trainer *t, int64_t top, const char *path);
 
 #endif

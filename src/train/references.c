@@ -49,8 +49,9 @@ static void shared_negatives(sh_trainer *t, sh_stage *s, int64_t *keys) {
     sh_philox draw = sh_random4((uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 1), (uint32_t)s->batch.step, 0,
                                 (uint32_t)(r >> 32), (uint32_t)r);
     uint64_t wide = ((uint64_t)draw.v[0] << 32) | draw.v[1];
-    int64_t c = running ? by_popularity(running, n, (uint64_t)(((unsigned __int128)wide * (uint64_t)running[n - 1]) >> 64))
-                        : (int64_t)sh_below(draw.v[0], (uint32_t)n);
+    int64_t c = running
+                    ? by_popularity(running, n, (uint64_t)(((unsigned __int128)wide * (uint64_t)running[n - 1]) >> 64))
+                    : (int64_t)sh_below(draw.v[0], (uint32_t)n);
     keys[r] = d->candidates[c];
   }
 }

@@ -102,8 +102,8 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
       if (o->resume || o->resume_from) status = resume(&t, o);
       if (status == SH_OK) status = sh_train_loop(&t);
       if (status == SH_OK)
-        sh_info("done: step %lld, best %s %.4f at epoch %lld; results in %s", (long long)t.state.step,
-                c.eval.metric, t.state.best_metric, (long long)t.state.best_epoch, c.train.out);
+        sh_info("done: step %lld, best %s %.4f at epoch %lld; results in %s", (long long)t.state.step, c.eval.metric,
+                t.state.best_metric, (long long)t.state.best_epoch, c.train.out);
     }
     sh_trainer_destroy(&t);
   }
@@ -135,7 +135,8 @@ static void print_metrics(FILE *out, const char *split, const sh_metrics *m, dou
 static sh_status write_json(const char *path, const char *checkpoint, const char *split, const sh_metrics *m) {
   FILE *f = fopen(path, "w");
   if (!f) return sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", path);
-  fprintf(f, "{\"checkpoint\":\"%s\",\"split\":\"%s\",\"users\":%.0f,\"mrr\":%.9g", checkpoint, split, m->n, m->mrr / m->n);
+  fprintf(f, "{\"checkpoint\":\"%s\",\"split\":\"%s\",\"users\":%.0f,\"mrr\":%.9g", checkpoint, split, m->n,
+          m->mrr / m->n);
   for (int c = 0; c < SH_CUTS; c++)
     fprintf(f, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   fprintf(f, "}\n");

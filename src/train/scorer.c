@@ -9,7 +9,9 @@
 #include "nn/linear.h"
 #include "nn/loss_rows.h"
 
-enum { TILE = 1024, QUERIES = 32 };
+/* A GEMM may sum in another order for another shape. Queries always go in blocks of QUERIES (padded with zeros) and
+ * candidates in multiples of PICK, so that a score is the same number wherever and on whatever grid it is computed. */
+enum { TILE = 1024, QUERIES = 32, PICK = 64 };
 
 typedef struct by_key {
   int64_t key;
@@ -115,7 +117,7 @@ sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *s
   own_part own = {0};
   SH_TRY(sh_agree(world, read_own(s, query, seen_first, mine, with_target, &own)));
   float *q = encode(s, &own.batch);
-  int64_t (*size)[2] = sh_arena_alloc(&s->step, sizeof(int64_t[2]) * (size_t)world->size);
+  int64_t(*size)[2] = sh_arena_alloc(&s->step, sizeof(int64_t[2]) * (size_t)world->size);
   int64_t *count = SH_ARENA_NEW(&s->step, int64_t, world->size), total = 0, pair[2] = {mine, own.nfiltered};
   sh_allgather(world, pair, sizeof pair, size);
   *out = (sh_round){.mine = mine};
@@ -124,7 +126,7 @@ sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *s
     out->n += count[r] = size[r][0];
     total += size[r][1];
   }
-  out->query = SH_ARENA_NEW(&s->step, float, out->n * D);
+  out->query = SH_ARENA_ZNEW(&s->step, float, (out->n + QUERIES - 1) / QUERIES * QUERIES * D);
   out->target = SH_ARENA_NEW(&s->step, int64_t, out->n);
   out->filtered_start = SH_ARENA_NEW(&s->step, int64_t, out->n + 1);
   out->filtered = SH_ARENA_NEW(&s->step, int64_t, total);
@@ -165,18 +167,34 @@ static void mask(const sh_scorer *s, const sh_round *r, int64_t q, int64_t first
 
 void sh_scorer_tiles(sh_scorer *s, const sh_round *r, sh_score_visit visit, void *arg) {
   int64_t D = s->t->model.width;
-  float *tiles = SH_ARENA_NEW(&s->step, float, (int64_t)TILE * QUERIES * sh_max_threads());
+  float *tiles = SH_ARENA_NEW(&s->step, float, (int64_t)TILE *QUERIES *sh_max_threads());
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t q0 = 0; q0 < r->n; q0 += QUERIES) {
     int64_t nq = r->n - q0 < QUERIES ? r->n - q0 : QUERIES;
     float *score = tiles + (int64_t)TILE * QUERIES * sh_thread();
     for (int64_t first = 0; first < s->n; first += TILE) {
       int64_t count = s->n - first < TILE ? s->n - first : TILE;
-      s->t->kernels->gemm(nq, TILE, D, r->query + q0 * D, D, s->columns + first, s->padded, score, TILE, false);
+      s->t->kernels->gemm(QUERIES, TILE, D, r->query + q0 * D, D, s->columns + first, s->padded, score, TILE, false);
       for (int64_t q = 0; q < nq; q++) {
         mask(s, r, q0 + q, first, count, score + q * TILE);
         visit(arg, q0 + q, first, count, score + q * TILE);
       }
     }
+  }
+}
+
+void sh_scorer_pick(sh_scorer *s, const sh_round *r, const int64_t *own, float *score) {
+  int64_t D = s->t->model.width, room = (D + QUERIES) * PICK;
+  float *memory = SH_ARENA_NEW(&s->step, float, room *sh_max_threads());
+#pragma omp parallel for schedule(static)
+  for (int64_t q0 = 0; q0 < r->n; q0 += QUERIES) {
+    int64_t nq = r->n - q0 < QUERIES ? r->n - q0 : QUERIES;
+    float *columns = memory + room * sh_thread(), *tile = columns + D * PICK;
+    memset(columns, 0, sizeof(float) * (size_t)(D * PICK));
+    for (int64_t q = 0; q < nq; q++)
+      for (int64_t k = 0; k < D && own[q0 + q] >= 0; k++)
+        columns[k * PICK + q] = s->columns[k * s->padded + own[q0 + q]];
+    s->t->kernels->gemm(QUERIES, PICK, D, r->query + q0 * D, D, columns, PICK, tile, PICK, false);
+    for (int64_t q = 0; q < nq; q++) score[q0 + q] = own[q0 + q] >= 0 ? tile[q * PICK + q] : 0;
   }
 }

@@ -10,17 +10,17 @@
 
 typedef struct sh_scorer {
   sh_trainer *t;
-  sh_arena memory, step;  /* candidates; one round */
+  sh_arena memory, step; /* candidates; one round */
   sh_fetch fetch;
-  int64_t n, padded;      /* own candidates; padded to whole tiles */
-  float *columns;         /* [D x padded] normalised rows, transposed */
-  int64_t *id;            /* [n] keys, ascending */
+  int64_t n, padded; /* own candidates; padded to whole tiles */
+  float *columns;    /* [D x padded] normalised rows, transposed */
+  int64_t *id;       /* [n] keys, ascending */
 } sh_scorer;
 
 /* One round's queries of all ranks, in rank order. */
 typedef struct sh_round {
   int64_t n, first, mine;  /* all queries; own ones are first .. first+mine-1 */
-  float *query;            /* [n x D], normalised when loss.l2_norm */
+  float *query;            /* [n x D], normalised when loss.l2_norm; zeros follow to a whole block */
   int64_t *target;         /* [n] key, or -1 (recommend) */
   int64_t *filtered_start; /* [n+1] */
   int64_t *filtered;       /* keys that are not ranked */
@@ -35,9 +35,13 @@ void sh_scorer_destroy(sh_scorer *s);
 sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
                           bool with_target, sh_round *out);
 
-/* Every own candidate's score for one block of queries, tile by tile: calls visit(arg, q, first candidate, count, scores)
- * with filtered candidates at -infinity. Tiles of a query come in ascending order, from one thread. */
+/* Every own candidate's score for one block of queries, tile by tile: calls visit(arg, q, first candidate, count,
+ * scores) with filtered candidates at -infinity. Tiles of a query come in ascending order, from one thread. */
 typedef void (*sh_score_visit)(void *arg, int64_t query, int64_t first, int64_t count, const float *score);
 void sh_scorer_tiles(sh_scorer *s, const sh_round *r, sh_score_visit visit, void *arg);
+
+/* One own candidate's score for each query, the same number to the bit as in the tiles: own[n] = candidate or -1, whose
+ * score is 0. */
+void sh_scorer_pick(sh_scorer *s, const sh_round *r, const int64_t *own, float *score);
 
 #endif

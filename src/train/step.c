@@ -38,13 +38,26 @@ static double micro_loss(sh_trainer *t, sh_stage *s, int m, const sh_ctx *c, con
   const sh_batch *b = c->batch;
   double scale = 1.0 / (double)s->batch.global_tokens;
   if (!strcmp(t->conf.loss.name, "full")) {
-    sh_full_args full = {.conf = &t->conf.loss, .table = &t->item, .ncandidates = t->nown_candidates,
-                         .candidate = t->own_candidate, .T = b->T, .D = t->model.width, .hidden = hidden,
-                         .target = b->target, .dhidden = dhidden, .scale = scale};
+    sh_full_args full = {.conf = &t->conf.loss,
+                         .table = &t->item,
+                         .ncandidates = t->nown_candidates,
+                         .candidate = t->own_candidate,
+                         .T = b->T,
+                         .D = t->model.width,
+                         .hidden = hidden,
+                         .target = b->target,
+                         .dhidden = dhidden,
+                         .scale = scale};
     return sh_loss_full(&full, c);
   }
-  sh_loss_args a = {.conf = &t->conf.loss, .T = b->T, .D = t->model.width, .hidden = hidden, .dhidden = dhidden,
-                    .rows = c->rows, .reference = s->fetch.slot + s->first_loss[m], .R = t->conf.loss.negatives,
+  sh_loss_args a = {.conf = &t->conf.loss,
+                    .T = b->T,
+                    .D = t->model.width,
+                    .hidden = hidden,
+                    .dhidden = dhidden,
+                    .rows = c->rows,
+                    .reference = s->fetch.slot + s->first_loss[m],
+                    .R = t->conf.loss.negatives,
                     .scale = scale};
   if (s->nshared == 0) return sh_loss_sampled(&a, c);
   float *target = SH_ARENA_NEW(&t->step, float, b->T);
@@ -60,10 +73,19 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
   memset(t->model.params.grad, 0, sizeof(float) * (size_t)t->model.params.block);
   sh_grad_sync_start(&t->sync);
   for (int m = 0; m < s->batch.nmicro; m++) {
-    sh_rows rows = {.ld = s->fetch.ld, .nslots = s->fetch.nslots, .value = s->fetch.rows, .grad = s->fetch.drows,
+    sh_rows rows = {.ld = s->fetch.ld,
+                    .nslots = s->fetch.nslots,
+                    .value = s->fetch.rows,
+                    .grad = s->fetch.drows,
                     .slot = s->fetch.slot + s->first_input[m]};
-    sh_ctx c = {.batch = &s->batch.micro[m], .params = &t->model.params, .rows = &rows, .scratch = &t->scratch,
-                .train = true, .k = t->kernels, .seed = (uint32_t)t->conf.train.seed, .when = (uint32_t)s->batch.step};
+    sh_ctx c = {.batch = &s->batch.micro[m],
+                .params = &t->model.params,
+                .rows = &rows,
+                .scratch = &t->scratch,
+                .train = true,
+                .k = t->kernels,
+                .seed = (uint32_t)t->conf.train.seed,
+                .when = (uint32_t)s->batch.step};
     sh_arena_mark mark = sh_arena_save(&t->step);
     sh_pass pass;
     float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
@@ -83,8 +105,13 @@ static void update(sh_trainer *t, double clip_scale, double *lr) {
   *lr = sh_schedule_lr(o, o->lr, step, t->total_steps);
   double table_lr = t->conf.table.lr > 0 ? t->conf.table.lr * *lr / o->lr : *lr;
   sh_dense_adamw(t->kernels, &t->model.params, o, *lr, clip_scale, step, t->exp_avg, t->exp_avg_sq);
-  sh_row_hyper rows = {.lr = table_lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
-                       .weight_decay = o->weight_decay, .clip_scale = clip_scale, .step = step};
+  sh_row_hyper rows = {.lr = table_lr,
+                       .beta1 = o->beta1,
+                       .beta2 = o->beta2,
+                       .eps = o->eps,
+                       .weight_decay = o->weight_decay,
+                       .clip_scale = clip_scale,
+                       .step = step};
   sh_table_update(&t->item, &rows);
 }
 
@@ -99,12 +126,16 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   double sums[4] = {loss, table_sq, (double)sh_table_touched(&t->item), stop ? 1 : 0};
   sh_sum_f64(&t->grid->world, sums, 4);
   double norm = sqrt(sh_dense_grad_sq(&t->model.params) + sums[1]);
-  *report = (sh_step_report){.loss = sums[0] / (double)now->batch.global_tokens, .grad_norm = norm,
-                             .tokens = now->batch.global_tokens, .users = now->batch.global_users,
-                             .rows_touched = (int64_t)sums[2], .imbalance = now->batch.imbalance,
+  *report = (sh_step_report){.loss = sums[0] / (double)now->batch.global_tokens,
+                             .grad_norm = norm,
+                             .tokens = now->batch.global_tokens,
+                             .users = now->batch.global_users,
+                             .rows_touched = (int64_t)sums[2],
+                             .imbalance = now->batch.imbalance,
                              .stop_votes = (int64_t)sums[3]};
   if (!isfinite(report->loss) || !isfinite(norm))
-    return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss, norm);
+    return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
+                   norm);
   update(t, sh_clip_scale(t->conf.optim.clip, norm), &report->lr);
   now->loaded = false;
   t->now = 1 - t->now;

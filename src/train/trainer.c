@@ -41,10 +41,14 @@ static sh_status make_model(sh_trainer *t) {
 
 static sh_status make_table(sh_trainer *t) {
   const sh_config *c = &t->conf;
-  sh_table_conf table = {.name = "item", .rows = t->data.items, .width = (int)c->model.width,
-                         .shards = (int)c->table.shards, .seed = (uint32_t)c->train.seed,
+  sh_table_conf table = {.name = "item",
+                         .rows = t->data.items,
+                         .width = (int)c->model.width,
+                         .shards = (int)c->table.shards,
+                         .seed = (uint32_t)c->train.seed,
                          .init = {.kind = SH_INIT_TRUNC_NORMAL, .a = c->table.init_std},
-                         .optim = row_optim(c->table.optim), .adagrad_initial = c->table.adagrad_initial};
+                         .optim = row_optim(c->table.optim),
+                         .adagrad_initial = c->table.adagrad_initial};
   return sh_table_create(&t->item, &table, &t->grid->table);
 }
 

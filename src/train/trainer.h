@@ -1,4 +1,5 @@
-/* train/trainer.h: everything a run holds. Built by sh_trainer_create, stepped by train/step.c, driven by train/loop.c. */
+/* train/trainer.h: everything a run holds. Built by sh_trainer_create, stepped by train/step.c, driven by train/loop.c.
+ */
 #ifndef SH_TRAIN_TRAINER_H
 #define SH_TRAIN_TRAINER_H
 
@@ -12,16 +13,16 @@
 
 /* One loaded global batch on this rank with its rows on the way. Two, swapped. */
 typedef struct sh_stage {
-  sh_arena memory;       /* batch */
+  sh_arena memory; /* batch */
   sh_global_batch batch;
   sh_fetch fetch;
-  int64_t *keys;         /* [nkeys] inputs of all micro-batches, then what the loss reads (train/references.h) */
+  int64_t *keys; /* [nkeys] inputs of all micro-batches, then what the loss reads (train/references.h) */
   int64_t nkeys;
-  int64_t *first_input;  /* [nmicro] into keys and fetch.slot */
-  int64_t *first_loss;   /* [nmicro] */
-  int64_t nshared;       /* negatives shared by all tokens, keys first_shared .. */
+  int64_t *first_input; /* [nmicro] into keys and fetch.slot */
+  int64_t *first_loss;  /* [nmicro] */
+  int64_t nshared;      /* negatives shared by all tokens, keys first_shared .. */
   int64_t first_shared;
-  float *correction;     /* [nshared] log expected counts, or NULL */
+  float *correction; /* [nshared] log expected counts, or NULL */
   bool loaded;
 } sh_stage;
 
@@ -36,23 +37,23 @@ typedef struct sh_trainer {
   sh_grad_sync sync;
   float *exp_avg, *exp_avg_sq; /* dense optimiser state over the parameter block */
   sh_stage stage[2];
-  int now;               /* stage of the current batch */
+  int now; /* stage of the current batch */
   sh_arena run, step, scratch;
   const sh_kernels *kernels;
   sh_run_state state;
-  int64_t total_steps;   /* of the run, for schedules and the ETA */
+  int64_t total_steps;     /* of the run, for schedules and the ETA */
   int64_t nown_candidates; /* full softmax and evaluation: own rows that are candidates, as local rows, ascending */
   int32_t *own_candidate;
-  int64_t *popularity;   /* [candidates] running sum of counts + 1 for losses that need it, else NULL */
+  int64_t *popularity; /* [candidates] running sum of counts + 1 for losses that need it, else NULL */
 } sh_trainer;
 
 /* What one step did; sums over all ranks. */
 typedef struct sh_step_report {
-  double loss;          /* mean over the global batch's tokens */
+  double loss; /* mean over the global batch's tokens */
   double grad_norm, lr;
   int64_t tokens, users, rows_touched;
   double imbalance;
-  int64_t stop_votes;   /* ranks that saw a stop signal */
+  int64_t stop_votes; /* ranks that saw a stop signal */
 } sh_step_report;
 
 /* Collective over the world. The data set is opened, the model built and drawn from the seed; nothing is trained. */

@@ -1,5 +1,6 @@
 """The equations of HSTU, SASRec, FuXi-alpha and FuXi-beta in float64 NumPy: blocks forward and, by hand, backward, for
-one user's L rows at a time. Written from the papers' and golden/README.md's formulas; shares no code with Shoal.
+one user's L rows at a time. Written from the papers and the definitions of their published code; shares no code with
+Shoal.
 
 A: sizes and hyper-parameters; P, G: parameters and their gradients by name; c: what a block's forward leaves for its
 backward. MODELS holds, by kind: forward, backward, parameter shapes, and which arrays of c golden files name.

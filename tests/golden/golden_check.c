@@ -214,8 +214,8 @@ static void scalar_terms(sh_golden_run *r, int block, const float *input, double
   }
   int c = slot_index(r, block, "c"), stats = slot_index(r, block, "stats");
   assert_int_equal(g->model.slot[stats].width, 1);
-  double *xn = normed(r, D, false, 1e-6, widened(arena, b->T * D, input)),
-         *v = SH_ARENA_NEW(arena, double, b->T *width);
+  double *xn = normed(r, D, false, 1e-6, widened(arena, b->T * D, input));
+  double *v = SH_ARENA_NEW(arena, double, b->T *width);
   for (int64_t t = 0; t < b->T; t++)
     for (int64_t n = 0; n < width; n++) {
       double z = 0;
@@ -251,8 +251,7 @@ static int scalar_of_time(const char *name, int *block) {
   return end[strlen("._pow_")] - 'a';
 }
 
-/* The gradient's scale is the sum of absolute terms; those of the moments follow by their recursions, d(g^2) = 2 g dg.
- */
+/* A gradient's scale is the sum of absolute terms; those of the moments follow by recursion, with d(g^2) = 2 g dg. */
 static void scalar_scales(sh_golden_run *r) {
   sh_golden_model *g = &r->g;
   const sh_conf_optim *o = &g->conf.optim;
@@ -273,6 +272,7 @@ static void scalar_scales(sh_golden_run *r) {
     input = r->pass.value[slot_index(r, block, "out")];
   }
 }
+
 /* grads, exp_avg, exp_avg_sq or params_after of every parameter. */
 static void check_states(sh_golden_run *r, const char *what, int state) {
   static const int of_scale[SH_GOLDEN_STATES] = {[SH_GOLDEN_VALUE] = -1, [SH_GOLDEN_M] = 1, [SH_GOLDEN_V] = 2};

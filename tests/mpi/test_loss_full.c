@@ -1,6 +1,6 @@
 /* ranks: 1 2 3 4 5 8 */
-/* Full softmax over ranks against the formula in double: every rank computes the whole problem from the same numbers and
- * compares its share. Ranks may have no tokens, no rows, no candidates. */
+/* Full softmax over ranks against the formula in double: every rank computes the whole problem from the same numbers
+ * and compares its share. Ranks may have no tokens, no rows, no candidates. */
 #include "support/mpi_verdict.h"
 
 #include <math.h>
@@ -14,11 +14,11 @@ enum { D = 13 };
 
 /* The whole problem, on every rank. */
 typedef struct whole {
-  int64_t V, T;        /* keys; tokens of all ranks */
-  int64_t *first;      /* [size + 1] each rank's tokens */
-  float *e, *hidden;   /* [V x D] by key, [T x D] */
-  int64_t *target;     /* [T] */
-  bool *candidate;     /* [V] */
+  int64_t V, T;      /* keys; tokens of all ranks */
+  int64_t *first;    /* [size + 1] each rank's tokens */
+  float *e, *hidden; /* [V x D] by key, [T x D] */
+  int64_t *target;   /* [T] */
+  bool *candidate;   /* [V] */
   sh_conf_loss conf;
   double scale;
   double *loss, *dhidden, *de; /* the formula: [T], [T x D], [V x D] */
@@ -127,9 +127,16 @@ static bool open_share(share *s, const whole *w) {
     if (w->candidate[key]) s->candidate[n++] = (int32_t)i;
   }
   s->c = (sh_ctx){.scratch = &s->scratch, .k = sh_kernels_best()};
-  s->a = (sh_full_args){.conf = &w->conf, .table = &s->table, .ncandidates = n, .candidate = s->candidate, .T = T,
-                        .D = D, .hidden = T ? w->hidden + first * D : NULL, .target = T ? w->target + first : NULL,
-                        .dhidden = s->dhidden, .scale = w->scale};
+  s->a = (sh_full_args){.conf = &w->conf,
+                        .table = &s->table,
+                        .ncandidates = n,
+                        .candidate = s->candidate,
+                        .T = T,
+                        .D = D,
+                        .hidden = T ? w->hidden + first * D : NULL,
+                        .target = T ? w->target + first : NULL,
+                        .dhidden = s->dhidden,
+                        .scale = w->scale};
   return true;
 }
 
@@ -259,12 +266,9 @@ static void square_with_a_fetch(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(even),
-      cmocka_unit_test(ranks_without_tokens),
-      cmocka_unit_test(tiny_tiles),
-      cmocka_unit_test(ranks_without_rows),
-      cmocka_unit_test(twice_the_same),
-      cmocka_unit_test(square_with_a_fetch),
+      cmocka_unit_test(even),           cmocka_unit_test(ranks_without_tokens),
+      cmocka_unit_test(tiny_tiles),     cmocka_unit_test(ranks_without_rows),
+      cmocka_unit_test(twice_the_same), cmocka_unit_test(square_with_a_fetch),
   };
   return mpi_run_tests(tests);
 }

@@ -16,10 +16,10 @@ typedef struct sh_gradcheck {
   double (*f)(void *arg);
   void *arg;
   double step, tolerance;
-  int samples; /* elements of an array that are moved, at least; arrays that small are checked whole */
-  double worst;     /* largest error so far */
-  char where[160];  /* and where */
-  int failed;       /* arrays beyond the tolerance; each is printed */
+  int samples;     /* elements of an array that are moved, at least; arrays that small are checked whole */
+  double worst;    /* largest error so far */
+  char where[160]; /* and where */
+  int failed;      /* arrays beyond the tolerance; each is printed */
 } sh_gradcheck;
 
 /* Check grad[n], the gradient of f by x[n]; x is the same afterwards. Returns whether it passed. */

@@ -47,7 +47,15 @@ void sh_make_batch(sh_batch *b, int64_t B, const int32_t *length, int64_t items,
       next_time[t] = now;
     }
   }
-  *b = (sh_batch){.B = B, .T = T, .offsets = offsets, .sample = sample, .item = item, .target = target, .time = time,
-                  .next_time = next_time, .position = position, .sequence = sequence};
+  *b = (sh_batch){.B = B,
+                  .T = T,
+                  .offsets = offsets,
+                  .sample = sample,
+                  .item = item,
+                  .target = target,
+                  .time = time,
+                  .next_time = next_time,
+                  .position = position,
+                  .sequence = sequence};
   sh_time_runs_build(b, arena);
 }

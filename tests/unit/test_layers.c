@@ -19,27 +19,22 @@
 #include "nn/hstu.h"
 #include "nn/sasrec.h"
 #include "support/gradcheck.h"
-#include "support/make_batch.h"
+#include "support/layer_bench.h"
 
-enum { D = 12, H = 6, N = 40, F = 18, ITEMS = 23, ROW_LD = 16, T = SH_TEST_TOKENS, B = SH_TEST_LENGTHS };
+enum {
+  D = SH_BENCH_D,
+  H = 6,
+  N = 40,
+  F = 18,
+  ITEMS = SH_BENCH_ITEMS,
+  ROW_LD = SH_BENCH_LD,
+  T = SH_BENCH_T,
+  B = SH_BENCH_B
+};
 
-/* What a slot holds: numbers of any kind, or the row statistics of the slot before it. */
-typedef enum content { NUMBERS, SUM_AND_SQUARES, SQUARES } content;
-typedef struct slot {
-  int width;     /* of one part when there is only one; 0 ends the list */
-  bool split;    /* a part holds its share of the columns; otherwise all of an input, an addend of an output */
-  bool only;     /* input read by this call alone: its gradient is written, never added to nor left out */
-  content what;
-} slot;
-
-typedef struct layer_case {
-  const sh_layer_ops *ops;
-  const char *what;
-  const void *conf;
-  size_t dropout[2]; /* offsets of the probabilities in conf; 0: none */
-  slot in[SH_CALL_SLOTS], out[SH_CALL_SLOTS];
-  double step, tolerance; /* of finite differences; 0: the usual. Activations with a kink need small steps */
-} layer_case;
+typedef sh_layer_case layer_case;
+typedef sh_layer_bench bench;
+typedef sh_bench_array array;
 
 /* Heads of two and three columns. The batch's longest sequence has 33 events. */
 static const sh_embed_input_conf embed = {.D = D, .N = N, .dropout = 0.3, .pos_init = {SH_INIT_NORMAL, 0.3, 0}};
@@ -56,14 +51,16 @@ static const sh_swiglu_conf swiglu = {.D = D, .F = F, .eps = 1e-6f, .dropout = 0
 static const sh_sasrec_conf sasrec = {SASREC}, sasrec_gelu = {SASREC, .gelu = true};
 
 enum { U = H * 3, C3 = 3 * U, C2 = 2 * U };
+/* clang-format off */
 #define X         {.width = D}
 #define Y         {.width = D}
 #define PART(n)   {.width = n, .split = true}
 #define INNER(n)  {.width = n, .split = true, .only = true}
-#define STATS2    {.width = 2, .what = SUM_AND_SQUARES, .only = true}
-#define STATS1    {.width = 1, .what = SQUARES, .only = true}
-#define DROP(type) {offsetof(type, dropout)}
+#define STATS2    {.width = SH_HSTU_STATS, .kind = SH_SLOT_SUMS, .only = true}
+#define STATS1    {.width = 1, .kind = SH_SLOT_SQUARES, .only = true}
+#define DROP(type)  {offsetof(type, dropout)}
 #define SASREC_DROP {offsetof(sh_sasrec_conf, attention_dropout), offsetof(sh_sasrec_conf, ffn_dropout)}
+/* clang-format on */
 static const layer_case cases[] = {
     {&sh_embed_input_ops, "", &embed, DROP(sh_embed_input_conf), {{0}}, {Y}, 0, 0},
     {&sh_hstu_in_ops, "", &hstu, DROP(sh_hstu_conf), {X}, {PART(U), PART(U), STATS2}, 0, 0},
@@ -71,7 +68,14 @@ static const layer_case cases[] = {
     {&sh_hstu_out_ops, "", &hstu, DROP(sh_hstu_conf), {X, INNER(U), INNER(U), STATS2}, {Y}, 0, 0},
     {&sh_hstu_out_ops, "concat_ua", &hstu_concat, DROP(sh_hstu_conf), {X, INNER(U), INNER(U), STATS2}, {Y}, 0, 0},
     {&sh_fuxi_in_ops, "alpha", &alpha, DROP(sh_fuxi_conf), {X}, {PART(C3), PART(C3), STATS1}, 0, 0},
-    {&sh_fuxi_in_ops, "alpha without time", &alpha_no_time, DROP(sh_fuxi_conf), {X}, {PART(C3), PART(C3), STATS1}, 0, 0},
+    {&sh_fuxi_in_ops,
+     "alpha without time",
+     &alpha_no_time,
+     DROP(sh_fuxi_conf),
+     {X},
+     {PART(C3), PART(C3), STATS1},
+     0,
+     0},
     {&sh_fuxi_in_ops, "beta, power", &beta_pow, DROP(sh_fuxi_conf), {X}, {PART(C2), PART(C2), STATS1}, 0, 0},
     {&sh_fuxi_in_ops, "beta, exponential", &beta_exp, DROP(sh_fuxi_conf), {X}, {PART(C2), PART(C2), STATS1}, 0, 0},
     {&sh_fuxi_out_ops, "alpha", &alpha, DROP(sh_fuxi_conf), {X, INNER(C3), INNER(C3), STATS1}, {Y}, 0, 0},
@@ -83,169 +87,7 @@ static const layer_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
-static const char *name_of(const layer_case *l) {
-  static char name[128];
-  snprintf(name, sizeof name, "%s%s%s", l->ops->name, *l->what ? " " : "", l->what);
-  return name;
-}
-
-/* A layer, or one part of it, with everything it reads and writes. */
-typedef struct bench {
-  const layer_case *l;
-  sh_arena mem, scratch;
-  _Alignas(16) char conf[256];
-  sh_layer layer;
-  sh_params params;
-  sh_batch batch;
-  sh_rows rows;
-  float *row_value;
-  sh_ctx c;
-  sh_args a;
-  int nin, nout, win[SH_CALL_SLOTS], wout[SH_CALL_SLOTS]; /* local widths */
-  float *in[SH_CALL_SLOTS], *dout[SH_CALL_SLOTS];
-} bench;
-
-static int slots_of(const slot *s) {
-  int n = 0;
-  while (n < SH_CALL_SLOTS && s[n].width) n++;
-  return n;
-}
-
-static void fill_slot(const slot *s, float *const *slots, int k, int before) {
-  if (s[k].what == NUMBERS) {
-    sh_make_normal(slots[k], (int64_t)T * s[k].width, 1, 100 + (uint32_t)k);
-    return;
-  }
-  for (int64_t t = 0; t < T; t++) {
-    double sum = 0, square = 0;
-    for (int i = 0; i < before; i++) {
-      double o = (double)slots[k - 1][t * before + i];
-      sum += o, square += o * o;
-    }
-    float *to = slots[k] + t * s[k].width;
-    if (s[k].what == SUM_AND_SQUARES) *to++ = (float)sum;
-    *to = (float)square;
-  }
-}
-
-/* Large enough that every term matters; parameters of one number keep their start. */
-static void fill_params(sh_params *p) {
-  sh_params_init(p, 3);
-  for (int i = 0; i < p->n; i++)
-    if (p->row[i].size > 1)
-      sh_make_normal(sh_param_value(p, i), p->row[i].size, p->row[i].ndim == 2 ? 0.4f : 0.3f, 200 + (uint32_t)i);
-}
-
-static void bench_open(bench *b, const layer_case *l, bool dropout, const sh_kernels *k, int part, int parts) {
-  *b = (bench){.l = l, .nin = slots_of(l->in), .nout = slots_of(l->out)};
-  sh_arena_init(&b->mem, "test");
-  sh_arena_init(&b->scratch, "scratch");
-  memcpy(b->conf, l->conf, l->ops->conf_bytes);
-  for (int i = 0; i < 2 && !dropout; i++)
-    if (l->dropout[i]) memset(b->conf + l->dropout[i], 0, sizeof(double));
-  b->layer = (sh_layer){.ops = l->ops, .name = "block.0", .site = 5, .part = part, .parts = parts, .conf = b->conf};
-  sh_params_create(&b->params, part, parts);
-  l->ops->params(&b->layer, &b->params);
-  assert_int_equal(sh_params_finish(&b->params), SH_OK);
-  sh_make_batch(&b->batch, B, sh_test_length, ITEMS, 11, &b->mem);
-  int32_t *row = SH_ARENA_NEW(&b->mem, int32_t, T);
-  for (int t = 0; t < T; t++) row[t] = (int32_t)b->batch.item[t];
-  b->row_value = SH_ARENA_ZNEW(&b->mem, float, ITEMS * ROW_LD);
-  for (int i = 0; i < ITEMS; i++) sh_make_normal(b->row_value + i * ROW_LD, D, 0.5f, 300 + (uint32_t)i);
-  b->rows = (sh_rows){.ld = ROW_LD, .nslots = ITEMS, .value = b->row_value, .slot = row};
-  b->rows.grad = SH_ARENA_ZNEW(&b->mem, float, ITEMS * ROW_LD);
-  b->c = (sh_ctx){.batch = &b->batch, .params = &b->params, .rows = &b->rows, .scratch = &b->scratch, .train = true,
-                  .k = k, .seed = 9, .when = 3};
-  b->a = (sh_args){.T = T, .R = T, .tape = SH_ARENA_NEW(&b->mem, float, l->ops->tape(&b->layer, T, B))};
-  for (int s = 0; s < b->nin; s++) {
-    b->win[s] = l->in[s].split ? l->in[s].width / parts : l->in[s].width;
-    b->a.in[s] = b->in[s] = SH_ARENA_NEW(&b->mem, float, T * b->win[s]);
-    b->a.din[s] = SH_ARENA_NEW(&b->mem, float, T * b->win[s]);
-    if (parts == 1) fill_slot(l->in, b->in, s, s ? b->win[s - 1] : 0);
-  }
-  for (int s = 0; s < b->nout; s++) {
-    b->wout[s] = l->out[s].split ? l->out[s].width / parts : l->out[s].width;
-    b->a.out[s] = SH_ARENA_NEW(&b->mem, float, T * b->wout[s]);
-    b->a.dout[s] = b->dout[s] = SH_ARENA_NEW(&b->mem, float, T * b->wout[s]);
-    /* Statistics are sums over columns: a small weight keeps them from drowning the rest. */
-    if (parts == 1) sh_make_normal(b->dout[s], T * b->wout[s], l->out[s].what == NUMBERS ? 1 : 0.1f, 400 + (uint32_t)s);
-  }
-  if (parts == 1) fill_params(&b->params);
-}
-
-static void bench_close(bench *b) {
-  sh_params_destroy(&b->params);
-  sh_arena_free(&b->mem);
-  sh_arena_free(&b->scratch);
-}
-
-static void zero_gradients(bench *b) {
-  memset(b->params.grad, 0, sizeof(float) * (size_t)b->params.block);
-  memset(b->rows.grad, 0, sizeof(float) * ITEMS * ROW_LD);
-}
-
-static void run(bench *b) {
-  zero_gradients(b);
-  b->layer.ops->forward(&b->layer, &b->c, &b->a);
-  b->layer.ops->backward(&b->layer, &b->c, &b->a);
-}
-
-
-/* Every array a run writes, with its name: outputs, gradients of inputs, parameters and rows. */
-typedef struct array {
-  char name[SH_PARAM_NAME + 16];
-  float *at;
-  int64_t n;
-} array;
-enum { MOST_ARRAYS = 2 * SH_CALL_SLOTS + SH_LAYER_PARAMS + 1 };
-static int arrays_of(const bench *b, array out[MOST_ARRAYS]) {
-  int n = 0;
-  for (int s = 0; s < b->nout; s++, n++) {
-    out[n] = (array){.at = b->a.out[s], .n = T * b->wout[s]};
-    snprintf(out[n].name, sizeof out[n].name, "out[%d]", s);
-  }
-  for (int s = 0; s < b->nin; s++, n++) {
-    out[n] = (array){.at = b->a.din[s], .n = T * b->win[s]};
-    snprintf(out[n].name, sizeof out[n].name, "din[%d]", s);
-  }
-  for (int i = 0; i < b->params.n; i++, n++) {
-    out[n] = (array){.at = sh_param_grad(&b->params, i), .n = b->params.row[i].size};
-    snprintf(out[n].name, sizeof out[n].name, "d %s", b->params.row[i].name);
-  }
-  out[n] = (array){.name = "d rows", .at = b->rows.grad, .n = ITEMS * ROW_LD};
-  return n + 1;
-}
-
-/* Largest difference relative to the largest entry of `want`. */
-static double distance(int64_t n, const float *got, const float *want) {
-  double top = 0, far = 0;
-  for (int64_t i = 0; i < n; i++) {
-    double d = fabs((double)got[i] - (double)want[i]);
-    if (!isfinite(got[i])) return INFINITY;
-    if (d > far) far = d;
-    if (fabs((double)want[i]) > top) top = fabs((double)want[i]);
-  }
-  return far == 0 ? 0 : far / top;
-}
-
-static int differs(const char *test, const layer_case *l, const char *name, int64_t n, const float *got,
-                   const float *want, double tolerance) {
-  double far = distance(n, got, want);
-  if (far <= tolerance) return 0;
-  fprintf(stderr, "  %s: %s: %s: error %.3g, allowed %.3g\n", test, name_of(l), name, far, tolerance);
-  return 1;
-}
-
 /* ---- finite differences ---- */
-
-static double projection(void *arg) {
-  bench *b = arg;
-  double sum = 0;
-  b->layer.ops->forward(&b->layer, &b->c, &b->a);
-  for (int s = 0; s < b->nout; s++)
-    for (int64_t i = 0; i < T * b->wout[s]; i++) sum += (double)b->dout[s][i] * (double)b->a.out[s][i];
-  return sum;
-}
 
 static float *copy_of(const float *x, int64_t n) {
   float *y = sh_malloc(sizeof(float) * (size_t)(n + 1));
@@ -254,15 +96,24 @@ static float *copy_of(const float *x, int64_t n) {
 
 static int check_differences(const layer_case *l, bool dropout) {
   bench b;
-  bench_open(&b, l, dropout, &sh_kernels_ref, 0, 1);
-  sh_gradcheck g = {.f = projection, .arg = &b, .samples = 8, .step = l->step > 0 ? l->step : 2e-2,
+  sh_layer_bench_open(&b, l, dropout, &sh_kernels_ref, 0, 1);
+  sh_gradcheck g = {.f = sh_layer_bench_projection,
+                    .arg = &b,
+                    .samples = 8,
+                    .step = l->step > 0 ? l->step : 2e-2,
                     .tolerance = l->tolerance > 0 ? l->tolerance : 4e-4};
-  run(&b);
+  sh_layer_bench_run(&b);
   float *dparams = copy_of(b.params.grad, b.params.block), *drows = copy_of(b.rows.grad, ITEMS * ROW_LD);
   for (int s = 0; s < b.nin; s++) {
     char name[16];
     snprintf(name, sizeof name, "in[%d]", s);
-    sh_gradcheck_array(&g, name, b.in[s], T * b.win[s], b.a.din[s]);
+    if (!b.moved[s]) {
+      sh_gradcheck_array(&g, name, b.in[s], T * b.win[s], b.a.din[s]);
+    } else { /* doubles, moved as floats */
+      float grad[2 * T];
+      for (int i = 0; i < 2 * T; i++) grad[i] = (float)((const double *)(const void *)b.a.din[s])[i];
+      sh_gradcheck_array(&g, name, b.moved[s], 2 * T, grad);
+    }
   }
   for (int i = 0; i < b.params.n; i++)
     sh_gradcheck_array(&g, b.params.row[i].name, sh_param_value(&b.params, i), b.params.row[i].size,
@@ -270,9 +121,9 @@ static int check_differences(const layer_case *l, bool dropout) {
   bool reads_rows = b.nin == 0;
   for (int i = 0; i < ITEMS && reads_rows; i += 5)
     sh_gradcheck_array(&g, "rows", b.row_value + i * ROW_LD, D, drows + i * ROW_LD);
-  printf("  %-28s dropout %-3s worst %s\n", name_of(l), dropout ? "on" : "off", g.where);
+  printf("  %-28s dropout %-3s worst %s\n", sh_layer_case_name(l), dropout ? "on" : "off", g.where);
   free(dparams), free(drows);
-  bench_close(&b);
+  sh_layer_bench_close(&b);
   return g.failed;
 }
 
@@ -300,29 +151,21 @@ static void every_layer_has_a_case(void **state) {
 
 /* ---- one run against another ---- */
 
-static int compare(const char *test, const bench *got, const bench *want, double tolerance) {
-  array x[MOST_ARRAYS], y[MOST_ARRAYS];
-  int n = arrays_of(got, x), failed = 0;
-  arrays_of(want, y);
-  for (int i = 0; i < n; i++) failed += differs(test, want->l, x[i].name, x[i].n, x[i].at, y[i].at, tolerance);
-  return failed;
-}
-
 static void fast_kernels(void **state) {
   (void)state;
   const char *names[8];
   int tables = sh_kernels_available(names), failed = 0;
   for (int i = 0; i < CASES; i++) {
     bench want, got;
-    bench_open(&want, &cases[i], true, &sh_kernels_ref, 0, 1);
-    run(&want);
+    sh_layer_bench_open(&want, &cases[i], true, &sh_kernels_ref, 0, 1);
+    sh_layer_bench_run(&want);
     for (int k = 1; k < tables; k++) {
-      bench_open(&got, &cases[i], true, sh_kernels_named(names[k]), 0, 1);
-      run(&got);
-      failed += compare(names[k], &got, &want, 1e-4);
-      bench_close(&got);
+      sh_layer_bench_open(&got, &cases[i], true, sh_kernels_named(names[k]), 0, 1);
+      sh_layer_bench_run(&got);
+      failed += sh_layer_bench_compare(names[k], &got, &want, 1e-4);
+      sh_layer_bench_close(&got);
     }
-    bench_close(&want);
+    sh_layer_bench_close(&want);
   }
   assert_int_equal(failed, 0);
 }
@@ -335,24 +178,24 @@ static void any_number_of_threads(void **state) {
     for (int k = 0; k < 2; k++) {
       bench want, got;
       omp_set_num_threads(1);
-      bench_open(&want, &cases[i], true, tables[k], 0, 1);
-      run(&want);
+      sh_layer_bench_open(&want, &cases[i], true, tables[k], 0, 1);
+      sh_layer_bench_run(&want);
       for (int threads = 2; threads <= 3; threads++) {
         omp_set_num_threads(threads);
-        bench_open(&got, &cases[i], true, tables[k], 0, 1);
-        run(&got);
-        array x[MOST_ARRAYS], y[MOST_ARRAYS];
-        int n = arrays_of(&got, x);
-        arrays_of(&want, y);
+        sh_layer_bench_open(&got, &cases[i], true, tables[k], 0, 1);
+        sh_layer_bench_run(&got);
+        array x[SH_BENCH_ARRAYS], y[SH_BENCH_ARRAYS];
+        int n = sh_layer_bench_arrays(&got, x);
+        sh_layer_bench_arrays(&want, y);
         for (int m = 0; m < n; m++) {
           if (!memcmp(x[m].at, y[m].at, sizeof(float) * (size_t)x[m].n)) continue;
-          fprintf(stderr, "  %s: %s: %s differs with %d threads\n", tables[k]->name, name_of(&cases[i]), x[m].name,
-                  threads);
+          fprintf(stderr, "  %s: %s: %s differs with %d threads\n", tables[k]->name, sh_layer_case_name(&cases[i]),
+                  x[m].name, threads);
           failed++;
         }
-        bench_close(&got);
+        sh_layer_bench_close(&got);
       }
-      bench_close(&want);
+      sh_layer_bench_close(&want);
     }
   omp_set_num_threads(before);
   assert_int_equal(failed, 0);
@@ -362,13 +205,13 @@ static void any_number_of_threads(void **state) {
 
 static int check_adding(const layer_case *l) {
   bench want, got;
-  array x[MOST_ARRAYS], y[MOST_ARRAYS];
+  array x[SH_BENCH_ARRAYS], y[SH_BENCH_ARRAYS];
   int failed = 0;
-  bench_open(&want, l, true, &sh_kernels_ref, 0, 1);
-  bench_open(&got, l, true, &sh_kernels_ref, 0, 1);
-  run(&want);
-  int n = arrays_of(&got, x);
-  arrays_of(&want, y);
+  sh_layer_bench_open(&want, l, true, &sh_kernels_ref, 0, 1);
+  sh_layer_bench_open(&got, l, true, &sh_kernels_ref, 0, 1);
+  sh_layer_bench_run(&want);
+  int n = sh_layer_bench_arrays(&got, x);
+  sh_layer_bench_arrays(&want, y);
   got.layer.ops->forward(&got.layer, &got.c, &got.a);
   for (int s = 0; s < got.nin; s++) got.a.add[s] = !l->in[s].only;
   for (int i = got.nout; i < n; i++) sh_make_normal(x[i].at, x[i].n, 1, 500 + (uint32_t)i);
@@ -378,27 +221,27 @@ static int check_adding(const layer_case *l) {
     float *sum = copy_of(y[i].at, y[i].n), *start = sh_malloc(sizeof(float) * (size_t)(y[i].n + 1));
     sh_make_normal(start, y[i].n, 1, 500 + (uint32_t)i);
     for (int64_t k = 0; k < y[i].n && !overwritten; k++) sum[k] += start[k];
-    failed += differs("add", l, x[i].name, x[i].n, x[i].at, sum, 1e-6);
+    failed += sh_layer_differs("add", l, &x[i], sum, 1e-6);
     free(sum), free(start);
   }
-  bench_close(&got);
-  bench_close(&want);
+  sh_layer_bench_close(&got);
+  sh_layer_bench_close(&want);
   return failed;
 }
 
 /* Nobody needs the gradient of an input: those of parameters stay the same. */
 static int check_leaving_out(const layer_case *l) {
   bench want, got;
-  bench_open(&want, l, true, &sh_kernels_ref, 0, 1);
-  bench_open(&got, l, true, &sh_kernels_ref, 0, 1);
-  run(&want);
+  sh_layer_bench_open(&want, l, true, &sh_kernels_ref, 0, 1);
+  sh_layer_bench_open(&got, l, true, &sh_kernels_ref, 0, 1);
+  sh_layer_bench_run(&want);
   for (int s = 0; s < got.nin; s++)
     if (!l->in[s].only) got.a.din[s] = NULL;
-  run(&got);
+  sh_layer_bench_run(&got);
   int same = !memcmp(got.params.grad, want.params.grad, sizeof(float) * (size_t)got.params.block);
-  if (!same) fprintf(stderr, "  %s: gradients of parameters depend on din\n", name_of(l));
-  bench_close(&got);
-  bench_close(&want);
+  if (!same) fprintf(stderr, "  %s: gradients of parameters depend on din\n", sh_layer_case_name(l));
+  sh_layer_bench_close(&got);
+  sh_layer_bench_close(&want);
   return !same;
 }
 
@@ -420,13 +263,13 @@ static void last_rows(const bench *b, const float *x, int width, float *out) {
 /* Inference has no dropout; its last rows are those of all rows. `narrow`: the inputs have last rows only already. */
 static int check_last_only(const layer_case *l, const sh_kernels *k, bool narrow) {
   bench want, got;
-  float rows[B * (C3 + D)];
+  _Alignas(16) float rows[B * (C3 + D)];
   int32_t last[B];
   int failed = 0;
-  bench_open(&want, l, false, k, 0, 1);
+  sh_layer_bench_open(&want, l, false, k, 0, 1);
   want.c.train = false, want.a.tape = NULL;
   want.layer.ops->forward(&want.layer, &want.c, &want.a);
-  bench_open(&got, l, true, k, 0, 1);
+  sh_layer_bench_open(&got, l, true, k, 0, 1);
   got.c.train = false, got.a.tape = NULL, got.a.R = B;
   for (int s = 0; s < B; s++) last[s] = got.batch.offsets[s + 1] - 1;
   if (narrow)
@@ -436,13 +279,13 @@ static int check_last_only(const layer_case *l, const sh_kernels *k, bool narrow
   for (int s = narrow ? 0 : 1; s < got.nin; s++) last_rows(&want, want.in[s], want.win[s], got.in[s]);
   got.layer.ops->forward(&got.layer, &got.c, &got.a);
   for (int s = 0; s < got.nout; s++) {
-    char name[16];
-    snprintf(name, sizeof name, "out[%d]", s);
+    array out = {.at = got.a.out[s], .n = B * want.wout[s], .wide = sh_slot_wide(&l->out[s])};
+    snprintf(out.name, sizeof out.name, "out[%d]", s);
     last_rows(&want, want.a.out[s], want.wout[s], rows);
-    failed += differs(narrow ? "narrow rows" : "last rows", l, name, B * want.wout[s], got.a.out[s], rows, 2e-6);
+    failed += sh_layer_differs(narrow ? "narrow rows" : "last rows", l, &out, rows, 2e-6);
   }
-  bench_close(&got);
-  bench_close(&want);
+  sh_layer_bench_close(&got);
+  sh_layer_bench_close(&want);
   return failed;
 }
 
@@ -454,7 +297,8 @@ static void last_only(void **state) {
     for (int k = 0; k < 2 && cases[i].ops->supports_last_only; k++) {
       /* A block's first call sees all tokens and a list of rows, what follows sees those rows alone; its second half
        * reads x through the list and the rest as it is. */
-      bool first = slots_of(cases[i].in) > 1 || slots_of(cases[i].out) > 1 || strstr(cases[i].ops->name, "attention");
+      bool first =
+          sh_slot_count(cases[i].in) > 1 || sh_slot_count(cases[i].out) > 1 || strstr(cases[i].ops->name, "attention");
       failed += check_last_only(&cases[i], tables[k], !first);
     }
   assert_int_equal(failed, 0);
@@ -484,7 +328,7 @@ static void move_rects(const bench *p, const bench *whole, int i, bool back, flo
 }
 
 static void open_part(bench *p, const bench *whole, int part, int parts) {
-  bench_open(p, whole->l, true, whole->c.k, part, parts);
+  sh_layer_bench_open(p, whole->l, true, whole->c.k, part, parts);
   for (int s = 0; s < p->nin; s++)
     cut(whole->in[s], whole->win[s], whole->l->in[s].split ? part * p->win[s] : 0, p->win[s], p->in[s]);
   for (int s = 0; s < p->nout; s++)
@@ -494,40 +338,42 @@ static void open_part(bench *p, const bench *whole, int part, int parts) {
 }
 
 /* Put a part's columns of a slot into the whole one's, or add its share. */
-static void join(const bench *p, const slot *s, const float *x, int width, int part, float *all) {
+static void join(const sh_slot_case *s, const float *x, int width, int part, float *all) {
+  if (sh_slot_wide(s)) {
+    for (int64_t i = 0; i < T * width / 2; i++) ((double *)(void *)all)[i] += ((const double *)(const void *)x)[i];
+    return;
+  }
   for (int64_t t = 0; t < T; t++)
     for (int k = 0; k < width; k++) all[t * s->width + (s->split ? part * width : 0) + k] += x[t * width + k];
-  (void)p;
 }
 
 static int check_parts(const layer_case *l, int parts, const sh_kernels *k) {
   bench whole, sum, p;
   int failed = 0;
-  bench_open(&whole, l, true, k, 0, 1);
-  run(&whole);
-  bench_open(&sum, l, true, k, 0, 1);
-  array x[MOST_ARRAYS];
-  int n = arrays_of(&sum, x);
+  sh_layer_bench_open(&whole, l, true, k, 0, 1);
+  sh_layer_bench_run(&whole);
+  sh_layer_bench_open(&sum, l, true, k, 0, 1);
+  array x[SH_BENCH_ARRAYS];
+  int n = sh_layer_bench_arrays(&sum, x);
   for (int i = 0; i < n; i++) memset(x[i].at, 0, sizeof(float) * (size_t)x[i].n);
   for (int part = 0; part < parts; part++) {
     open_part(&p, &whole, part, parts);
-    run(&p);
-    for (int s = 0; s < p.nout; s++) join(&p, &l->out[s], p.a.out[s], p.wout[s], part, sum.a.out[s]);
-    for (int s = 0; s < p.nin; s++) join(&p, &l->in[s], p.a.din[s], p.win[s], part, sum.a.din[s]);
+    sh_layer_bench_run(&p);
+    for (int s = 0; s < p.nout; s++) join(&l->out[s], p.a.out[s], p.wout[s], part, sum.a.out[s]);
+    for (int s = 0; s < p.nin; s++) join(&l->in[s], p.a.din[s], p.win[s], part, sum.a.din[s]);
     for (int i = 0; i < p.params.n; i++) {
-      float *part_grad = sh_param_grad(&p.params, i), *all = sh_param_grad(&sum.params, i);
-      if (p.params.row[i].tgrad != SH_TGRAD_SAME)
-        move_rects(&p, &sum, i, true, part_grad, all);
-      else /* every part has all of it */
-        failed += differs("parts", l, p.params.row[i].name, p.params.row[i].size, part_grad,
-                          sh_param_grad(&whole.params, i), 1e-6);
-      if (p.params.row[i].tgrad == SH_TGRAD_SAME && part == 0) move_rects(&p, &sum, i, true, part_grad, all);
+      const sh_param *row = &p.params.row[i];
+      array part_grad = {.at = sh_param_grad(&p.params, i), .n = row->size};
+      memcpy(part_grad.name, row->name, sizeof row->name);
+      bool same = row->tgrad == SH_TGRAD_SAME; /* every part has all of it */
+      if (same) failed += sh_layer_differs("parts", l, &part_grad, sh_param_grad(&whole.params, i), 1e-6);
+      if (!same || part == 0) move_rects(&p, &sum, i, true, part_grad.at, sh_param_grad(&sum.params, i));
     }
-    bench_close(&p);
+    sh_layer_bench_close(&p);
   }
-  failed += compare(parts == 2 ? "2 parts" : "3 parts", &sum, &whole, 5e-6);
-  bench_close(&sum);
-  bench_close(&whole);
+  failed += sh_layer_bench_compare(parts == 2 ? "2 parts" : "3 parts", &sum, &whole, 5e-6);
+  sh_layer_bench_close(&sum);
+  sh_layer_bench_close(&whole);
   return failed;
 }
 
@@ -543,9 +389,12 @@ static void parts_of_the_tensor_axis(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_layer_has_a_case), cmocka_unit_test(finite_differences),
-      cmocka_unit_test(fast_kernels),           cmocka_unit_test(any_number_of_threads),
-      cmocka_unit_test(adding),                 cmocka_unit_test(last_only),
+      cmocka_unit_test(every_layer_has_a_case),
+      cmocka_unit_test(finite_differences),
+      cmocka_unit_test(fast_kernels),
+      cmocka_unit_test(any_number_of_threads),
+      cmocka_unit_test(adding),
+      cmocka_unit_test(last_only),
       cmocka_unit_test(parts_of_the_tensor_axis),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

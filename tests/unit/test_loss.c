@@ -43,9 +43,9 @@ static void open_problem(problem *p, kind what, int64_t T, int64_t U, int64_t R,
   p->conf.l2_norm = l2_norm;
   p->conf.l2_eps = 1.2; /* some rows are shorter */
   p->conf.temperature = 0.25;
-  p->rows_at = SH_ARENA_ZNEW(&p->mem, float, U * LD);
+  p->rows_at = SH_ARENA_ZNEW(&p->mem, float, U *LD);
   for (int64_t u = 0; u < U; u++) sh_make_normal(p->rows_at + u * LD, D, 0.2f + 0.4f * (float)(u % 3), (uint32_t)u);
-  p->hidden = SH_ARENA_NEW(&p->mem, float, T * D);
+  p->hidden = SH_ARENA_NEW(&p->mem, float, T *D);
   sh_make_normal(p->hidden, T * D, 0.6f, 70000);
   int64_t n = what == SAMPLED ? R + 1 : 1;
   p->reference = SH_ARENA_NEW(&p->mem, int32_t, T * n);
@@ -56,11 +56,17 @@ static void open_problem(problem *p, kind what, int64_t T, int64_t U, int64_t R,
   p->positive_correction = SH_ARENA_NEW(&p->mem, float, T);
   sh_make_normal(p->correction, R, 1, 70001); /* even of equal negatives: allowed, if odd */
   sh_make_normal(p->positive_correction, T, 1, 70002);
-  p->rows = (sh_rows){.ld = LD, .nslots = U, .value = p->rows_at, .grad = SH_ARENA_ZNEW(&p->mem, float, U * LD)};
+  p->rows = (sh_rows){.ld = LD, .nslots = U, .value = p->rows_at, .grad = SH_ARENA_ZNEW(&p->mem, float, U *LD)};
   p->c = (sh_ctx){.rows = &p->rows, .scratch = &p->scratch, .k = &sh_kernels_ref};
-  p->a = (sh_loss_args){.conf = &p->conf, .T = T, .D = D, .hidden = p->hidden,
-                        .dhidden = SH_ARENA_NEW(&p->mem, float, T * D), .rows = &p->rows, .reference = p->reference,
-                        .R = R, .scale = 0.01};
+  p->a = (sh_loss_args){.conf = &p->conf,
+                        .T = T,
+                        .D = D,
+                        .hidden = p->hidden,
+                        .dhidden = SH_ARENA_NEW(&p->mem, float, T *D),
+                        .rows = &p->rows,
+                        .reference = p->reference,
+                        .R = R,
+                        .scale = 0.01};
   if (what == SHARED) p->a.negative = p->negative;
   if (corrected) p->a.correction = p->correction, p->a.positive_correction = p->positive_correction;
 }
@@ -277,6 +283,38 @@ static void any_number_of_threads(void **state) {
   omp_set_num_threads(before);
 }
 
+/* ---- kernels of tiles ---- */
+
+/* Tiles of any width up to a whole one, after others: the running sums of every table against the reference. */
+static void tile_kernels(void **state) {
+  (void)state;
+  enum { ROWS = 3, TILE_LD = 80 };
+  const char *names[8];
+  int tables = sh_kernels_available(names);
+  for (int k = 1; k < tables; k++)
+    for (int64_t n = 1; n <= 64; n += n < 60 ? 7 : 1) {
+      const sh_kernels *fast = sh_kernels_named(names[k]);
+      float shift[64], max[2][ROWS] = {{-1e30f, 2, 50}, {-1e30f, 2, 50}}, x[2][ROWS * TILE_LD];
+      double sum[2][ROWS] = {{0, 3, 1}, {0, 3, 1}};
+      sh_make_normal(shift, n, 3, 1);
+      for (int tile = 0; tile < 3; tile++) {
+        sh_make_normal(x[0], ROWS * TILE_LD, 4, (uint32_t)(n * 3 + tile));
+        x[0][TILE_LD] = -1e30f; /* masked */
+        memcpy(x[1], x[0], sizeof x[0]);
+        sh_kernels_ref.softmax_scan(ROWS, n, 5, shift, x[0], TILE_LD, max[0], sum[0]);
+        fast->softmax_scan(ROWS, n, 5, shift, x[1], TILE_LD, max[1], sum[1]);
+        sh_kernels_ref.softmax_tile(ROWS, n, 5, shift, max[0], 0.1f, x[0], TILE_LD);
+        fast->softmax_tile(ROWS, n, 5, shift, max[0], 0.1f, x[1], TILE_LD);
+        for (int i = 0; i < ROWS; i++) {
+          assert_true(fabsf(max[1][i] - max[0][i]) <= 1e-6f * fabsf(max[0][i])); /* multiply and add may be fused */
+          assert_true(fabs(sum[1][i] - sum[0][i]) <= 2e-5 * sum[0][i]);
+          for (int64_t v = 0; v < TILE_LD; v++)
+            assert_true(fabsf(x[1][i * TILE_LD + v] - x[0][i * TILE_LD + v]) <= (v < n ? 1e-6f : 0));
+        }
+      }
+    }
+}
+
 /* ---- full softmax on one rank ---- */
 
 typedef struct full {
@@ -303,8 +341,16 @@ static void open_full(full *f, const problem *p, int64_t tile_tokens) {
     memcpy(f->table.rows + i * D, p->rows_at + sh_table_key(&f->table, i) * LD, sizeof(float) * D);
   }
   for (int64_t t = 0; t < T; t++) f->target[t] = p->reference[t];
-  f->a = (sh_full_args){.conf = &p->conf, .table = &f->table, .ncandidates = U, .candidate = f->candidate, .T = T,
-                        .D = D, .hidden = p->hidden, .target = f->target, .dhidden = f->dhidden, .scale = p->a.scale};
+  f->a = (sh_full_args){.conf = &p->conf,
+                        .table = &f->table,
+                        .ncandidates = U,
+                        .candidate = f->candidate,
+                        .T = T,
+                        .D = D,
+                        .hidden = p->hidden,
+                        .target = f->target,
+                        .dhidden = f->dhidden,
+                        .scale = p->a.scale};
   ((sh_conf_loss *)(uintptr_t)f->a.conf)->tile_tokens = tile_tokens;
 }
 
@@ -332,8 +378,7 @@ static void full_equals_shared_with_all(void **state) {
       const float *grad = f.table.impl->grad[f.table.impl->now].data;
       assert_int_equal(sh_table_touched(&f.table), U);
       for (int64_t i = 0; i < T * D; i++) dh[i] = (double)p.a.dhidden[i];
-      for (int64_t i = 0; i < U * D; i++)
-        de[i] = (double)p.rows.grad[sh_table_key(&f.table, i / D) * LD + i % D];
+      for (int64_t i = 0; i < U * D; i++) de[i] = (double)p.rows.grad[sh_table_key(&f.table, i / D) * LD + i % D];
       assert_true(error_of(T, D, f.dhidden, D, dh) < 1e-5);
       assert_true(error_of(U, D, grad, D, de) < 1e-5);
       f.a.dhidden = NULL; /* the value alone leaves the table alone */
@@ -427,6 +472,7 @@ int main(void) {
       cmocka_unit_test(extreme_logits),
       cmocka_unit_test(finite_differences),
       cmocka_unit_test(any_number_of_threads),
+      cmocka_unit_test(tile_kernels),
       cmocka_unit_test(full_equals_shared_with_all),
       cmocka_unit_test(full_with_any_number_of_threads),
       cmocka_unit_test(local_gradients_are_merged),

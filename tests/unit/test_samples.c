@@ -28,8 +28,14 @@ static int make_data(void **state) {
   }
   int64_t events = offsets[USERS];
   for (int64_t e = 0; e < events; e++) items[e] = (int32_t)e;
-  sh_dataset_content c = {.name = "small", .provenance = "a test", .users = USERS, .events = events, .items = events,
-                          .offsets = offsets, .item = items, .time = times};
+  sh_dataset_content c = {.name = "small",
+                          .provenance = "a test",
+                          .users = USERS,
+                          .events = events,
+                          .items = events,
+                          .offsets = offsets,
+                          .item = items,
+                          .time = times};
   if (sh_dataset_write(&c, in_folder("a.h5")) != SH_OK) return -1;
   c.time = NULL;
   if (sh_dataset_write(&c, in_folder("b.h5")) != SH_OK) return -1;
@@ -53,9 +59,7 @@ static sh_samples samples_of(const char *split, const char *window, int64_t min_
   return s;
 }
 
-static int64_t events_of(int64_t u) {
-  return data.offsets[u + 1] - data.offsets[u];
-}
+static int64_t events_of(int64_t u) { return data.offsets[u + 1] - data.offsets[u]; }
 
 /* ---- splits ---- */
 
@@ -295,9 +299,7 @@ static void check_epoch(const sh_samples *s, int64_t users, int64_t tokens, int 
 
 static void every_sample_once_on_every_grid(void **state) {
   (void)state;
-  static const struct {
-    int64_t users, tokens;
-  } batches[] = {{24, 0}, {1, 0}, {1000, 0}, {8, 50}, {8, 1}, {8, 100000}};
+  static const struct { int64_t users, tokens; } batches[] = {{24, 0}, {1, 0}, {1000, 0}, {8, 50}, {8, 1}, {8, 100000}};
   sh_samples s = samples_of("leave-one-out", "all", 1);
   for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
     int *batch_of = sh_malloc(sizeof *batch_of * (size_t)s.n);
@@ -418,16 +420,11 @@ static void batches_of_queries(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(leave_out),
-      cmocka_unit_test(temporal),
-      cmocka_unit_test(refused),
-      cmocka_unit_test(order_is_a_permutation),
-      cmocka_unit_test(order_is_even),
-      cmocka_unit_test(every_sample_once_on_every_grid),
-      cmocka_unit_test(batches_by_tokens),
-      cmocka_unit_test(from_the_middle),
-      cmocka_unit_test(times_of_a_batch),
-      cmocka_unit_test(batches_of_queries),
+      cmocka_unit_test(leave_out),         cmocka_unit_test(temporal),
+      cmocka_unit_test(refused),           cmocka_unit_test(order_is_a_permutation),
+      cmocka_unit_test(order_is_even),     cmocka_unit_test(every_sample_once_on_every_grid),
+      cmocka_unit_test(batches_by_tokens), cmocka_unit_test(from_the_middle),
+      cmocka_unit_test(times_of_a_batch),  cmocka_unit_test(batches_of_queries),
   };
   return cmocka_run_group_tests(tests, make_data, remove_data);
 }

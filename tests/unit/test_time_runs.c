@@ -157,10 +157,14 @@ static void any_number_of_threads(void **state) {
 int main(void) {
   sh_arena_init(&arena, "test");
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(random_times),           cmocka_unit_test(at_the_bounds),
-      cmocka_unit_test(equal_times),            cmocka_unit_test(unsorted_times),
-      cmocka_unit_test(huge_gaps),              cmocka_unit_test(empty_sequences),
-      cmocka_unit_test(bucket_of_a_difference), cmocka_unit_test(any_number_of_threads),
+      cmocka_unit_test(random_times),
+      cmocka_unit_test(at_the_bounds),
+      cmocka_unit_test(equal_times),
+      cmocka_unit_test(unsorted_times),
+      cmocka_unit_test(huge_gaps),
+      cmocka_unit_test(empty_sequences),
+      cmocka_unit_test(bucket_of_a_difference),
+      cmocka_unit_test(any_number_of_threads),
   };
   int failed = cmocka_run_group_tests(tests, NULL, NULL);
   sh_arena_free(&arena);

@@ -13,12 +13,8 @@ static void pack_times(const sh_fuxi_maps *m, int L, double *at) {
   for (int j = 0; j < L; j++) at[j] = (double)(m->time[j] - m->time[0]);
 }
 
-static bool by_function(const sh_fuxi_maps *m) {
-  return m->channels < 3 && m->time;
-}
-static bool by_bucket(const sh_fuxi_maps *m) {
-  return m->channels == 3 && m->bias.ts;
-}
+static bool by_function(const sh_fuxi_maps *m) { return m->channels < 3 && m->time; }
+static bool by_bucket(const sh_fuxi_maps *m) { return m->channels == 3 && m->bias.ts; }
 
 static inline __attribute__((always_inline)) float since(double next, double at, float more) {
   double x = next - at;

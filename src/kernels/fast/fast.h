@@ -1,5 +1,5 @@
-/* kernels/fast/fast.h: these files are compiled once per instruction set (SH_ISA = portable, avx2, avx512); SH_FN gives a
- * function its name in that compilation. Loops are written for the compiler's vectoriser, widths are never assumed.
+/* kernels/fast/fast.h: these files are compiled once per instruction set (SH_ISA = portable, avx2, avx512); SH_FN gives
+ * a function its name in that compilation. Loops are written for the compiler's vectoriser, widths are never assumed.
  * No function here may be called except through the table, and no header may bring code that another translation unit
  * could share (it would carry instructions of this set). */
 #ifndef SH_KERNELS_FAST_H
@@ -32,8 +32,8 @@ void SH_FN(fuxi_attention)(const sh_heads_io *, const sh_fuxi_maps *, float, flo
 void SH_FN(fuxi_attention_back)(const sh_heads_io *, const sh_fuxi_maps *, float, float *);
 void SH_FN(softmax_attention)(const sh_heads_io *, float, const sh_drop *, int64_t, int64_t, float *);
 void SH_FN(softmax_attention_back)(const sh_heads_io *, float, const sh_drop *, int64_t, int64_t, float *);
-void SH_FN(adamw)(int64_t, double, double, double, double, double, double, double, float, const float *, float *, float *,
-                  float *);
+void SH_FN(adamw)(int64_t, double, double, double, double, double, double, double, float, const float *, float *,
+                  float *, float *);
 void SH_FN(gather_dots)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
 void SH_FN(gather_sum)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
 void SH_FN(pair_sum)(int64_t, int64_t, const float *, const int32_t *, int32_t, const float *, int64_t, float *);

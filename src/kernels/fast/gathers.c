@@ -43,12 +43,23 @@ static inline __attribute__((always_inline)) void dots(int64_t n, const int vect
 void SH_FN(gather_dots)(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
                         float *out) {
   switch (width / LANES) {
-  case 1: dots(n, 1, h, rows, ld, slot, out); return;
-  case 2: dots(n, 2, h, rows, ld, slot, out); return;
-  case 4: dots(n, 4, h, rows, ld, slot, out); return;
-  case 8: dots(n, 8, h, rows, ld, slot, out); return;
-  case 16: dots(n, 16, h, rows, ld, slot, out); return;
-  default: dots(n, (int)(width / LANES), h, rows, ld, slot, out);
+  case 1:
+    dots(n, 1, h, rows, ld, slot, out);
+    return;
+  case 2:
+    dots(n, 2, h, rows, ld, slot, out);
+    return;
+  case 4:
+    dots(n, 4, h, rows, ld, slot, out);
+    return;
+  case 8:
+    dots(n, 8, h, rows, ld, slot, out);
+    return;
+  case 16:
+    dots(n, 16, h, rows, ld, slot, out);
+    return;
+  default:
+    dots(n, (int)(width / LANES), h, rows, ld, slot, out);
   }
 }
 

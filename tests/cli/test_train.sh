@@ -1,0 +1,123 @@
+#!/bin/sh
+# tests/cli/test_train.sh SHOAL: a run that is stopped, killed or ends is resumed as if nothing had happened.
+. "$(dirname "$0")/common.sh"
+
+"$shoal" synth "$dir/data.h5" --preset toy --users 200 >/dev/null || exit 1
+cat >"$dir/run.yaml" <<END
+data:
+  path: $dir/data.h5
+  split: leave-two-out
+model:
+  width: 16
+  heads: 2
+  max_len: 20
+loss:
+  negatives: 16
+batch:
+  users: 16
+train:
+  epochs: 12
+  log_every: 7
+checkpoint:
+  every: 5
+  keep: 3
+END
+lines=$((12 * 13 / 7 + 12 + 1)) # progress, validations, the test
+
+# run-folder what: it has ended as the uninterrupted run did.
+ended() {
+  lasting "$1/metrics.jsonl" >"$dir/got"
+  cmp -s "$dir/want.$2" "$dir/got" || {
+    diff "$dir/want.$2" "$dir/got" | head -n 6 >"$dir/out"
+    complain "$3: metrics.jsonl differs from that of an uninterrupted run"
+  }
+  whole "$1" "$3"
+  [ -z "$(find "$1/ckpt" -name '*.partial')" ] || complain "$3: a .partial file is left"
+  [ "$(find "$1/ckpt" -name 'step-*' | wc -l)" -le 3 ] || complain "$3: more than checkpoint.keep checkpoints"
+}
+
+for n in 1 2; do
+  expect $n 0 "" train "$dir/run.yaml" train.out="$dir/whole.$n"
+  lasting "$dir/whole.$n/metrics.jsonl" >"$dir/want.$n"
+  [ "$(wc -l <"$dir/want.$n")" = $lines ] || complain "$n ranks: metrics.jsonl does not have $lines lines"
+  whole "$dir/whole.$n" "$n ranks"
+  # Nothing is there yet: resuming is starting. And nothing is left to do.
+  expect $n 0 "" train "$dir/run.yaml" train.out="$dir/fresh.$n" train.epochs=3 --resume
+  grep -q "starting from the beginning" "$dir/out" || complain "$n ranks: a fresh --resume does not say so"
+  expect $n 0 "" resume "$dir/run.yaml" train.out="$dir/fresh.$n" train.epochs=3
+  grep -q "nothing left to train" "$dir/out" || complain "$n ranks: a finished run does not say so"
+done
+
+# A run's processes write their ids, so that signals can be sent to one of them.
+cat >"$dir/rank.sh" <<END
+#!/bin/sh
+echo \$PPID >"$dir/mpirun.pid"
+echo \$\$ >"$dir/pid.\$OMPI_COMM_WORLD_RANK"
+exec "$shoal" "\$@"
+END
+chmod +x "$dir/rank.sh"
+
+# run-folder arguments...: start on 2 ranks in the background and come back when some steps are done.
+begin() {
+  folder=$1
+  shift
+  rm -f "$dir"/pid.* "$dir/mpirun.pid"
+  "$cli/../mpirun.sh" 2 "$dir/rank.sh" train "$dir/run.yaml" train.out="$folder" "$@" >"$dir/out" 2>"$dir/err" &
+  job=$!
+  tries=0
+  until [ -s "$folder/ckpt/latest.h5" ] && [ "$(wc -l <"$folder/metrics.jsonl")" -ge 4 ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 1200 ] || ! kill -0 $job 2>/dev/null; then
+      complain "the run to be stopped did not get under way"
+      return
+    fi
+    sleep 0.05
+  done
+}
+
+stop() { # signal process name
+  out=$dir/$3
+  begin "$out"
+  kill -"$1" "$(cat "$dir/$2")"
+  wait $job
+  code=$?
+  [ $code = 75 ] || complain "$3: exit code $code, expected 75"
+  [ "$(grep -c '^shoal: stopped on request at step ' "$dir/err")" = 1 ] || complain "$3: no word about the stop"
+  whole "$out" "$3"
+  step=$(sed -n 's/^shoal: stopped on request at step \([0-9]*\).*/\1/p' "$dir/err")
+  [ "$(readlink "$out/ckpt/latest.h5")" = "$(printf 'step-%012d.h5' "${step:-0}")" ] ||
+    complain "$3: latest.h5 is not the checkpoint of the step it stopped at"
+  expect 2 0 "" resume "$dir/run.yaml" train.out="$out"
+  ended "$out" 2 "$3"
+}
+stop TERM pid.1 "SIGTERM to rank 1"
+stop USR1 mpirun.pid "SIGUSR1 to mpirun"
+
+# Whatever dies at any moment. Checkpoints are written all the time, so some die in the middle of one.
+out=$dir/killed
+for pause in 0 0.03 0.11 0.23; do
+  rm -rf "$out"
+  begin "$out" checkpoint.every=1
+  sleep $pause
+  kill -9 "$(cat "$dir/pid.1")"
+  wait $job
+  code=$?
+  [ $code != 0 ] && [ $code != 124 ] || complain "kill -9: exit code $code"
+  whole "$out" "kill -9 after $pause s"
+done
+expect 2 0 "" resume "$dir/run.yaml" train.out="$out"
+ended "$out" 2 "kill -9"
+
+# On another number of ranks it goes on as well, with the same numbers to rounding.
+begin "$dir/moved"
+kill -USR1 "$(cat "$dir/pid.0")"
+wait $job
+expect 1 0 "" resume "$dir/run.yaml" train.out="$dir/moved"
+figures() { # file: step and loss of training lines
+  sed -n 's/.*"kind":"train","step":\([0-9]*\),.*"loss":\([0-9.e+-]*\),.*/\1 \2/p' "$1"
+}
+figures "$dir/whole.2/metrics.jsonl" >"$dir/figures.want"
+figures "$dir/moved/metrics.jsonl" | paste - "$dir/figures.want" | awk '
+  { n++; e = ($2 - $4) / $4; if ($1 != $3 || e > 2e-4 || e < -2e-4) bad++ }
+  END { exit !(n == 22 && bad == 0) }' || complain "2 ranks, then 1: other losses"
+exit $failed

@@ -1,0 +1,101 @@
+#!/bin/sh
+# tests/peers/bench_all.sh [-n TIMES] [-t "1 2"] [-m "MODELS"] [-d DATA.h5] [-b SHOAL] [-P]: everything docs/BENCHMARKS.md
+# shows, as finished Markdown on standard output (progress on standard error). Shoal and the PyTorch peer run alternately,
+# TIMES times each (3); figures are medians. -P leaves the peer out. About 20 minutes; nothing else may run meanwhile.
+root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
+times=3 models="hstu hstu-large sasrec fuxi-alpha fuxi-beta" counts="1 2" data= steps= peer=1
+shoal=$root/build/release/bin/shoal
+while getopts n:t:m:d:b:P option; do
+  case $option in
+  n) times=$OPTARG ;;
+  t) counts=$OPTARG ;;
+  m) models=$OPTARG ;;
+  d) data=$OPTARG ;;
+  b) shoal=$OPTARG ;;
+  P) peer=0 ;;
+  *) sed -n '2,4s/^# //p' "$0" >&2 && exit 2 ;;
+  esac
+done
+. "$root/tests/peers/figures.sh"
+[ $peer = 0 ] || find_python || exit 1
+[ -x "$shoal" ] || { echo "$shoal: not built (cmake --preset release && cmake --build --preset release)" >&2; exit 1; }
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+load=$(cut -d' ' -f1 /proc/loadavg)
+busy=$(awk -v x="$load" 'BEGIN { print x > 0.5 }')
+[ "$busy" = 0 ] || echo "note: the machine is busy (load $load): these figures are not fit for publication" >&2
+
+i=1
+while [ "$i" -le "$times" ]; do
+  for model in $models; do
+    for n in $counts; do
+      echo "round $i of $times: $model, $n threads" >&2
+      run_shoal "$model" "$n" step,eval || exit 1
+      [ $peer = 0 ] || run_peer "$model" "$n" --eval || exit 1
+    done
+  done
+  i=$((i + 1))
+done
+
+# The authors' code (facebookresearch/generative-recommenders 2e81fab, PyTorch 1.13 with tuned malloc, anomaly detection
+# off) on this class of CPU.
+authors() { # model threads: valid tokens/s
+  case $1.$2 in
+  hstu.1) echo 11700 ;; hstu.2) echo 13400 ;;
+  hstu-large.1) echo 4900 ;; hstu-large.2) echo 5600 ;;
+  sasrec.1) echo 10400 ;; sasrec.2) echo 11100 ;;
+  *) echo 0 ;;
+  esac
+}
+cell() { [ -n "$1" ] && awk -v x="$1" -v s="$2" -v f="$3" 'BEGIN { printf f, x / s }' || printf '%s' '-'; }
+
+echo "### Machine"
+echo
+echo "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) CPUs, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo); load when started: $load."
+echo
+echo '```'
+"$shoal" --version | grep -E '^(shoal|commit|compiler|flags|mpi|blas|libxsmm|isa)'
+[ $peer = 0 ] || "$python" -c 'import torch; print("peer: PyTorch", torch.__version__)'
+echo '```'
+echo
+echo "### Training"
+echo
+echo "\`tests/peers/bench_all.sh -n $times${data:+ -d DATA.h5}\`: valid tokens/s, medians of $times alternating runs."
+echo
+echo "| model | threads | shoal, k tokens/s | resident MiB | authors' code | ratio | PyTorch peer | ratio | peer MiB |"
+echo "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+for model in $models; do
+  for n in $counts; do
+    own=$(median_of shoal "$model" "$n" tokens_per_s) mem=$(median_of shoal "$model" "$n" resident_bytes) other= other_mem=
+    [ $peer = 0 ] || other=$(median_of torch "$model" "$n" tokens_per_s) other_mem=$(median_of torch "$model" "$n" resident_bytes)
+    them=$(authors "$model" "$n")
+    [ "$them" != 0 ] || them=
+    echo "| $model | $n | $(cell "$own" 1000 %.1f) | $(cell "$mem" 1048576 %.0f) | $(cell "$them" 1000 %.1f) |" \
+      "$(ratio "$own" "${them:-0}") | $(cell "$other" 1000 %.1f) | $(ratio "$own" "${other:-0}") | $(cell "$other_mem" 1048576 %.0f) |"
+  done
+done
+echo
+echo "### Evaluation"
+echo
+echo "Full ranking of every user's last event over all candidates, users/s, the same runs."
+echo
+echo "| model | threads | shoal | PyTorch peer | ratio |"
+echo "| --- | ---: | ---: | ---: | ---: |"
+for model in $models; do
+  for n in $counts; do
+    own=$(median_of shoal "$model" "$n" eval_users_per_s) other=
+    [ $peer = 0 ] || other=$(median_of torch "$model" "$n" eval_users_per_s)
+    echo "| $model | $n | $(cell "$own" 1 %.0f) | $(cell "$other" 1 %.0f) | $(ratio "$own" "${other:-0}") |"
+  done
+done
+echo
+echo "### Where the time goes"
+for n in $counts; do
+  echo
+  echo "\`shoal bench configs/ml-1m/hstu.yaml --threads $n\`"
+  echo
+  echo '```'
+  "$shoal" bench "$root/configs/ml-1m/hstu.yaml" ${data:+data.path="$data"} --threads "$n" | sed 's/ \+$//' || exit 1
+  echo '```'
+done
