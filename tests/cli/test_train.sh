@@ -22,7 +22,7 @@ checkpoint:
   every: 5
   keep: 3
 END
-lines=$((12 * 13 / 7 + 12 + 1)) # progress, validations, the test
+length=$((12 * 13 / 7 + 12 + 1)) # of metrics.jsonl: progress, validations, the test
 
 # run-folder what: it has ended as the uninterrupted run did.
 ended() {
@@ -39,7 +39,7 @@ ended() {
 for n in 1 2; do
   expect $n 0 "" train "$dir/run.yaml" train.out="$dir/whole.$n"
   lasting "$dir/whole.$n/metrics.jsonl" >"$dir/want.$n"
-  [ "$(wc -l <"$dir/want.$n")" = $lines ] || complain "$n ranks: metrics.jsonl does not have $lines lines"
+  [ "$(wc -l <"$dir/want.$n")" = $length ] || complain "$n ranks: metrics.jsonl does not have $length lines"
   whole "$dir/whole.$n" "$n ranks"
   # Nothing is there yet: resuming is starting. And nothing is left to do.
   expect $n 0 "" train "$dir/run.yaml" train.out="$dir/fresh.$n" train.epochs=3 --resume
@@ -83,10 +83,10 @@ stop() { # signal process name
   code=$?
   [ $code = 75 ] || complain "$3: exit code $code, expected 75"
   [ "$(grep -c '^shoal: stopped on request at step ' "$dir/err")" = 1 ] || complain "$3: no word about the stop"
-  whole "$out" "$3"
   step=$(sed -n 's/^shoal: stopped on request at step \([0-9]*\).*/\1/p' "$dir/err")
   [ "$(readlink "$out/ckpt/latest.h5")" = "$(printf 'step-%012d.h5' "${step:-0}")" ] ||
     complain "$3: latest.h5 is not the checkpoint of the step it stopped at"
+  whole "$out" "$3"
   expect 2 0 "" resume "$dir/run.yaml" train.out="$out"
   ended "$out" 2 "$3"
 }

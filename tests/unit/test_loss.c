@@ -170,7 +170,7 @@ typedef struct size {
 
 /* Around the tiles' edges; the last spans several panels. */
 static const size sizes[] = {{1, 1, 1}, {0, 5, 4}, {5, 3, 40}, {64, 64, 64}, {65, 130, 200}, {100, 20, 3}};
-static const size large = {1100, 700, 1500};
+static const size large = {1100, 1500, 3000};
 
 static void formulas(void **state) {
   (void)state;
