@@ -41,7 +41,6 @@ typedef struct sh_batch {
   const int32_t *position;  /* [T] place in the sequence */
   const int32_t *sequence;  /* [T] b */
   sh_time_runs runs;        /* set by sh_time_runs_build when a layer asks for it; start == NULL otherwise */
-  const int64_t *negatives; /* [T x R] given negatives (golden vectors), or NULL: the loss draws them */
   int64_t epoch, step;      /* epoch from 0; global step from 0 */
   int nfeatures;
   sh_feature feature[SH_BATCH_FEATURES];

@@ -53,10 +53,28 @@ static sh_status drop_lines_beyond(const char *path, int64_t step) {
   return SH_OK;
 }
 
+/* A new run in the folder of an old one destroys nothing: what is there becomes NAME.old-1, -2, ... */
+static sh_status set_aside(const char *folder, const char *name) {
+  char from[4096], to[4096 + 32];
+  snprintf(from, sizeof from, "%s/%s", folder, name);
+  if (access(from, F_OK) != 0) return SH_OK;
+  for (int n = 1;; n++) {
+    snprintf(to, sizeof to, "%s.old-%d", from, n);
+    if (access(to, F_OK) == 0) continue;
+    if (rename(from, to)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", from, strerror(errno));
+    sh_info("%s is of an earlier run: kept as %s (--resume would continue it)", from, to);
+    return SH_OK;
+  }
+}
+
 static sh_status open_files(sh_journal *j, sh_trainer *t) {
   const char *out = t->conf.train.out;
   char path[4096];
   SH_TRY(make_folders(out));
+  if (t->state.step == 0) {
+    SH_TRY(set_aside(out, "ckpt"));
+    SH_TRY(set_aside(out, "metrics.jsonl"));
+  }
   snprintf(path, sizeof path, "%s/ckpt", out);
   SH_TRY(make_folders(path));
   char *config = sh_config_text(&t->conf);

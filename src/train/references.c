@@ -13,10 +13,6 @@ static int64_t negatives_of(const sh_trainer *t) { return t->conf.loss.negatives
 
 static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token, int64_t *out) {
   int64_t R = negatives_of(t);
-  if (b->negatives) {
-    memcpy(out, b->negatives + token * R, sizeof(int64_t) * (size_t)R);
-    return;
-  }
   const sh_dataset *d = &t->data;
   uint32_t n = (uint32_t)d->ncandidates, word[4 * 64];
   sh_draw at = {(uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 0), (uint32_t)b->step,

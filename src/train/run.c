@@ -76,9 +76,22 @@ static sh_status resume(sh_trainer *t, const sh_train_options *o) {
   sh_config stored;
   SH_TRY(sh_ckpt_read_config(t->grid, path, &stored));
   SH_TRY(check_same_model(&t->conf, &stored, path));
+  char what[512];
+  if (sh_config_differs(&t->conf, &stored, "data loss batch optim table", what, sizeof what))
+    sh_info("resuming with changed settings: %s", what);
   sh_ckpt_content c = sh_trainer_content(t);
   SH_TRY(sh_ckpt_read(&c, path, false));
   sh_info("resumed %s: step %lld, epoch %lld", path, (long long)t->state.step, (long long)t->state.epoch);
+  return SH_OK;
+}
+
+static sh_status check_grid(const sh_config *c, int ranks) {
+  if (c->parallel.tensor > 1)
+    return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data and tables, not layers; use 1",
+                   (long long)c->parallel.tensor);
+  if (c->parallel.table > 0 && c->parallel.table != ranks)
+    return sh_fail(SH_ERR_USAGE, "parallel.table = %lld: this version shards tables over all %d ranks; use 0",
+                   (long long)c->parallel.table, ranks);
   return SH_OK;
 }
 
@@ -87,12 +100,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   sh_config c;
   SH_TRY(open_grid(world, 1, &grid));
   sh_status status = read_config(&grid, o, &c);
-  if (status == SH_OK && c.parallel.tensor > 1) {
-    sh_grid_destroy(&grid);
-    status = sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data only; use 1",
-                     (long long)c.parallel.tensor);
-    return status;
-  }
+  if (status == SH_OK) status = check_grid(&c, grid.world.size);
   if (status == SH_OK) {
     sh_threads_setup(c.train.threads);
     sh_trainer t;

@@ -120,6 +120,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   sh_arena_reset(&t->step);
   if (!now->loaded) SH_TRY(stage_begin(t, now, t->state.epoch, t->state.step_in_epoch, t->state.step));
   sh_table_fetch_end(&t->item, &now->fetch, &t->step); /* rows after the last update arrive */
+  now->loaded = false;                                 /* also when what follows fails */
   SH_TRY(stage_next(t, now, next));                    /* ids of the next batch leave */
   double loss = forward_backward(t, now);
   double table_sq = sh_table_grad(&t->item, &now->fetch);
@@ -137,7 +138,6 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
                    norm);
   update(t, sh_clip_scale(t->conf.optim.clip, norm), &report->lr);
-  now->loaded = false;
   t->now = 1 - t->now;
   t->state.step++;
   t->state.tokens += report->tokens;

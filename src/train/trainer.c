@@ -57,6 +57,21 @@ static int ascending(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
+/* The full softmax is over candidates: an event of another item has no logit. */
+static sh_status check_candidates(const sh_trainer *t) {
+  const sh_dataset *d = &t->data;
+  if (strcmp(t->conf.loss.name, "full") != 0) return SH_OK;
+  for (int64_t item = 0, c = 0; item < d->items; item++) {
+    bool candidate = c < d->ncandidates && d->candidates[c] == item;
+    c += candidate;
+    if (!candidate && d->item_count[item] > 0)
+      return sh_fail(SH_ERR_DATA,
+                     "%s: loss.name full needs every item with events among the candidates; row %lld is not", d->path,
+                     (long long)item);
+  }
+  return SH_OK;
+}
+
 static void make_candidates(sh_trainer *t) {
   const sh_dataset *d = &t->data;
   t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, d->ncandidates);
@@ -102,6 +117,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   SH_TRY(open_data(t));
   SH_TRY(sh_agree(&grid->world, make_model(t)));
   SH_TRY(sh_agree(&grid->world, make_table(t)));
+  SH_TRY(check_candidates(t));
   make_candidates(t);
   set_costs(t);
   sh_grad_sync_create(&t->sync, &t->model.params, &grid->data, conf->comm.bucket);

@@ -176,7 +176,6 @@ void sh_golden_batch_read(sh_golden_model *g, int step, sh_golden_batch *out) {
                           .next_time = next,
                           .position = position,
                           .sequence = sequence,
-                          .negatives = neg.ints,
                           .step = step};
   if (g->model.needs_time_runs) sh_time_runs_build(&out->batch, a);
 }
