@@ -1,13 +1,24 @@
 #include "common.h"
 #include "shoal/checkpoint.h"
+#include "shoal/data.h"
 
 static const sh_usage usage = {
-    .synopsis = "CHECKPOINT ...",
-    .summary = "Print what a checkpoint holds, on one screen: who wrote it and when, progress, model, settings, sizes.",
-    .example = "shoal inspect run/ckpt/latest.h5",
+    .synopsis = "FILE ...",
+    .summary =
+        "Print what a checkpoint holds, on one screen: who wrote it and when, progress, model, settings, sizes;\n"
+        "or the report of a data set.",
+    .example = "shoal inspect run/ckpt/latest.h5\nshoal inspect data/ml-1m.h5",
     .least = 1,
     .most = -1,
 };
+
+static sh_status inspect(const char *path) {
+  if (!sh_data_is_set(path)) return sh_checkpoint_inspect(path, stdout);
+  sh_data_report report;
+  SH_TRY(sh_data_report_read(path, &report));
+  sh_data_report_print(&report, stdout);
+  return SH_OK;
+}
 
 sh_status sh_job_inspect(int argc, char **argv) {
   sh_arguments a;
@@ -15,7 +26,7 @@ sh_status sh_job_inspect(int argc, char **argv) {
   if (a.help || !sh_is_first_rank()) return SH_OK;
   for (int i = 0; i < a.npositional; i++) {
     if (i > 0) putchar('\n');
-    SH_TRY(sh_checkpoint_inspect(a.positional[i], stdout));
+    SH_TRY(inspect(a.positional[i]));
   }
   return SH_OK;
 }

@@ -65,6 +65,9 @@ void sh_prepare_list_formats(FILE *out);
 sh_status sh_data_report_read(const char *path, sh_data_report *report);
 void sh_data_report_print(const sh_data_report *report, FILE *out);
 
+/* Whether a file says that it is a data set; false for anything else, unreadable files too. */
+bool sh_data_is_set(const char *path);
+
 /* Recompute every checksum of a data set; SH_ERR_DATA names the first array that differs. */
 sh_status sh_data_verify(const char *path);
 

@@ -317,3 +317,16 @@ sh_status sh_data_verify(const char *path) {
   sh_dataset_close(&d);
   return status;
 }
+
+bool sh_data_is_set(const char *path) {
+  sh_grid grid;
+  sh_h5 *f = NULL;
+  char format[64] = "";
+  sh_grid_single(&grid);
+  if (sh_h5_open(&f, path, &grid.world) == SH_OK) {
+    if (sh_h5_attr_exists(f, "/", "format")) sh_h5_attr_read_text(f, "/", "format", format, sizeof format);
+    sh_h5_close(f, false);
+  }
+  sh_grid_destroy(&grid);
+  return !strcmp(format, SH_DATASET_FORMAT);
+}

@@ -8,7 +8,7 @@
 #include "nn/linear.h"
 #include "tools/bench_internal.h"
 
-enum { BUCKETS = SH_TIME_BUCKETS };
+enum { BUCKETS = SH_TIME_BUCKETS, LEAST_TILE = 2048, MOST_TILES = 64 };
 
 typedef struct env {
   const sh_kernels *k;
@@ -27,7 +27,8 @@ typedef struct env {
   float *rows, *row_grad, *m, *v; /* [V x ld] */
   float *h, *coef;                /* [T x ld], [T x R] */
   int32_t *slot;                  /* [T x R] */
-  sh_csr by_row;
+  int64_t tile;                   /* tokens whose references the loss sorts at a time */
+  sh_csr by_row[MOST_TILES];
 } env;
 
 #define BLOCKS(e)                                                                                                      \
@@ -142,30 +143,14 @@ static void softmax_one(env *e, const sh_heads_io *io, int64_t i, float *grads, 
   else
     e->k->softmax_attention(io, scale, &d, e->b->sample[i], 0, work);
 }
-static void k_hstu(void *e) {
-  attend(e, false, 1, true, hstu_one);
-}
-static void k_hstu_back(void *e) {
-  attend(e, true, 1, true, hstu_one);
-}
-static void k_alpha(void *e) {
-  attend(e, false, 3, true, fuxi_alpha_one);
-}
-static void k_alpha_back(void *e) {
-  attend(e, true, 3, true, fuxi_alpha_one);
-}
-static void k_beta(void *e) {
-  attend(e, false, 2, false, fuxi_beta_one);
-}
-static void k_beta_back(void *e) {
-  attend(e, true, 2, false, fuxi_beta_one);
-}
-static void k_softmax(void *e) {
-  attend(e, false, 1, true, softmax_one);
-}
-static void k_softmax_back(void *e) {
-  attend(e, true, 1, true, softmax_one);
-}
+static void k_hstu(void *e) { attend(e, false, 1, true, hstu_one); }
+static void k_hstu_back(void *e) { attend(e, true, 1, true, hstu_one); }
+static void k_alpha(void *e) { attend(e, false, 3, true, fuxi_alpha_one); }
+static void k_alpha_back(void *e) { attend(e, true, 3, true, fuxi_alpha_one); }
+static void k_beta(void *e) { attend(e, false, 2, false, fuxi_beta_one); }
+static void k_beta_back(void *e) { attend(e, true, 2, false, fuxi_beta_one); }
+static void k_softmax(void *e) { attend(e, false, 1, true, softmax_one); }
+static void k_softmax_back(void *e) { attend(e, true, 1, true, softmax_one); }
 
 /* The sampled loss's pieces. */
 static void k_dots(void *arg) {
@@ -188,19 +173,26 @@ static void k_sum(void *arg) {
   for (int64_t t = T0; t < T0 + NROWS(e); t++)
     e->k->gather_sum(e->R, e->ld, e->coef + t * e->R, e->rows, e->ld, e->slot + t * e->R, e->h + t * e->ld);
 }
+static int64_t tile_pairs(const env *e, int64_t t0) { return e->R * (e->T - t0 < e->tile ? e->T - t0 : e->tile); }
 static void k_group(void *arg) {
   env *e = arg;
-  sh_arena_mark mark = sh_arena_save(e->c.scratch);
-  sh_csr csr;
-  sh_csr_build(&csr, e->T * e->R, e->slot, e->V, e->c.scratch);
-  sh_arena_release(e->c.scratch, mark);
+  for (int64_t t0 = 0; t0 < e->T; t0 += e->tile) {
+    sh_arena_mark mark = sh_arena_save(e->c.scratch);
+    sh_csr csr;
+    sh_csr_build(&csr, tile_pairs(e, t0), e->slot + t0 * e->R, e->V, e->c.scratch);
+    sh_arena_release(e->c.scratch, mark);
+  }
 }
 static void k_pairs(void *arg) {
   env *e = arg;
+  for (int64_t t0 = 0, i = 0; t0 < e->T; t0 += e->tile, i++) {
+    const sh_csr *by_row = &e->by_row[i];
 #pragma omp parallel for schedule(dynamic, 64)
-  for (int64_t r = 0; r < e->V; r++) {
-    int64_t first = e->by_row.start[r], n = e->by_row.start[r + 1] - first;
-    e->k->pair_sum(n, e->ld, e->coef, e->by_row.item + first, (int32_t)e->R, e->h, e->ld, e->row_grad + r * e->ld);
+    for (int64_t r = 0; r < e->V; r++) {
+      int64_t first = by_row->start[r], n = by_row->start[r + 1] - first;
+      e->k->pair_sum(n, e->ld, e->coef, by_row->item + first, (int32_t)e->R, e->h + t0 * e->ld, e->ld,
+                     e->row_grad + r * e->ld);
+    }
   }
 }
 static void k_adamw(void *arg) {
@@ -246,7 +238,9 @@ static void fill_env(env *e, const sh_trainer *t) {
   e->slot = SH_ARENA_NEW(e->c.scratch, int32_t, T * e->R);
   for (int64_t i = 0; i < T * e->R; i++)
     e->slot[i] = (int32_t)sh_below(sh_random4(0, SH_SITE(SH_SITE_TEST, 2), 0, i, 0, 0).v[0], (uint32_t)e->V);
-  sh_csr_build(&e->by_row, T * e->R, e->slot, e->V, e->c.scratch);
+  e->tile = T / MOST_TILES > LEAST_TILE ? T / MOST_TILES + 1 : LEAST_TILE; /* as nn/loss_sampled.c */
+  for (int64_t t0 = 0, i = 0; t0 < T; t0 += e->tile, i++)
+    sh_csr_build(&e->by_row[i], tile_pairs(e, t0), e->slot + t0 * e->R, e->V, e->c.scratch);
 }
 
 static void run_all(sh_bench_state *b, env *e) {

@@ -24,7 +24,7 @@ typedef struct parts {
   sh_stage stage;
   part *part;
   int n, at; /* parts known; place in this repetition */
-  int64_t repeats, repeat;
+  int64_t repeats, repeat, batch;
   double began;
 } parts;
 
@@ -269,11 +269,26 @@ static void update(parts *p, int64_t step) {
   end(p, SH_PHASE_OPTIMISER, "update of table rows", 0, f * width * (arrays * visited + touched));
 }
 
+/* The batch of the first sixteen whose size is nearest the epoch's mean: attention grows faster than tokens. */
+static sh_status choose_batch(sh_trainer *t, int64_t *chosen) {
+  int64_t steps = sh_loader_steps(&t->loader, 0), least = INT64_MAX;
+  int64_t mean = t->samples.train_tokens / (steps > 0 ? steps : 1);
+  for (int64_t i = 0; i < steps && i < 16; i++) {
+    sh_stage s;
+    sh_status status = sh_bench_stage(t, &s, i);
+    int64_t away = status == SH_OK ? llabs(s.batch.global_tokens - mean) : 0;
+    sh_bench_stage_free(&s);
+    SH_TRY(status);
+    if (away < least) least = away, *chosen = i;
+  }
+  return SH_OK;
+}
+
 static sh_status one_repetition(parts *p, int64_t step) {
   sh_trainer *t = p->t;
   p->at = 0;
   begin(p);
-  sh_status status = sh_bench_stage(t, &p->stage, 0);
+  sh_status status = sh_bench_stage(t, &p->stage, p->batch);
   end(p, SH_PHASE_LOAD, "read batch, time runs", 0, 0);
   if (status == SH_OK) {
     sh_arena_reset(&t->step);
@@ -309,7 +324,7 @@ sh_status sh_bench_parts(sh_bench_state *b) {
   parts p = {.b = b, .t = t, .repeats = b->steps};
   int most = 16 + (int)t->conf.batch.accumulate * (2 * t->model.ncalls + 1);
   p.part = sh_calloc((size_t)most, sizeof *p.part);
-  sh_status status = SH_OK;
+  sh_status status = choose_batch(t, &p.batch);
   for (p.repeat = -2; p.repeat < p.repeats && status == SH_OK; p.repeat++) status = one_repetition(&p, p.repeat + 2);
   if (status == SH_OK) report(&p);
   for (int i = 0; i < p.n; i++) free(p.part[i].sample);

@@ -23,7 +23,7 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   sh_ckpt_content c = sh_trainer_content(t);
   sh_journal_pause(j);
   sh_status status = sh_ckpt_write(&c, dir);
-  if (status == SH_OK) status = sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep);
+  if (status == SH_OK) status = sh_agree(&t->grid->world, sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep));
   sh_journal_continue(j);
   return status;
 }
@@ -83,7 +83,7 @@ static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
       char dir[4096];
       ckpt_folder(t, dir);
       sh_ckpt_content content = sh_trainer_content(t);
-      SH_TRY(sh_ckpt_mark_best(&content, dir));
+      SH_TRY(sh_agree(&t->grid->world, sh_ckpt_mark_best(&content, dir)));
     }
   }
   *finished = last;

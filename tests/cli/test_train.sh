@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/cli/test_train.sh SHOAL: a run that is stopped, killed or ends is resumed as if nothing had happened.
+# tests/cli/test_train.sh SHOAL [KILLS]: a run that is stopped or killed is resumed as if nothing had happened.
 . "$(dirname "$0")/common.sh"
 
 "$shoal" synth "$dir/data.h5" --preset toy --users 200 >/dev/null || exit 1
@@ -95,7 +95,7 @@ stop USR1 mpirun.pid "SIGUSR1 to mpirun"
 
 # Whatever dies at any moment. Checkpoints are written all the time, so some die in the middle of one.
 out=$dir/killed
-for pause in 0 0.03 0.11 0.23; do
+for pause in $(awk -v n="${2:-4}" 'BEGIN { for (i = 0; i < n; i++) print i * 0.0771 % 0.3 }'); do
   rm -rf "$out"
   begin "$out" checkpoint.every=1
   sleep $pause
