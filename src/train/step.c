@@ -40,8 +40,8 @@ static double micro_loss(sh_trainer *t, sh_stage *s, int m, const sh_ctx *c, con
   if (!strcmp(t->conf.loss.name, "full")) {
     sh_full_args full = {.conf = &t->conf.loss,
                          .table = &t->item,
-                         .ncandidates = t->nown_candidates,
-                         .candidate = t->own_candidate,
+                         .ncandidates = t->nown_scored,
+                         .candidate = t->own_scored,
                          .T = b->T,
                          .D = t->model.width,
                          .hidden = hidden,

@@ -57,29 +57,26 @@ static int ascending(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-/* The full softmax is over candidates: an event of another item has no logit. */
-static sh_status check_candidates(const sh_trainer *t) {
+/* Own rows, as local row numbers, ascending: the candidates, and with `events` also whatever has events. */
+static int64_t own_rows(sh_trainer *t, bool events, int32_t *out) {
   const sh_dataset *d = &t->data;
-  if (strcmp(t->conf.loss.name, "full") != 0) return SH_OK;
+  int64_t n = 0;
   for (int64_t item = 0, c = 0; item < d->items; item++) {
     bool candidate = c < d->ncandidates && d->candidates[c] == item;
     c += candidate;
-    if (!candidate && d->item_count[item] > 0)
-      return sh_fail(SH_ERR_DATA,
-                     "%s: loss.name full needs every item with events among the candidates; row %lld is not", d->path,
-                     (long long)item);
+    int64_t local = candidate || (events && d->item_count[item] > 0) ? sh_table_local(&t->item, item) : -1;
+    if (local >= 0) out[n++] = (int32_t)local;
   }
-  return SH_OK;
+  qsort(out, (size_t)n, sizeof(int32_t), ascending);
+  return n;
 }
 
 static void make_candidates(sh_trainer *t) {
   const sh_dataset *d = &t->data;
-  t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, d->ncandidates);
-  for (int64_t i = 0; i < d->ncandidates; i++) {
-    int64_t local = sh_table_local(&t->item, d->candidates[i]);
-    if (local >= 0) t->own_candidate[t->nown_candidates++] = (int32_t)local;
-  }
-  qsort(t->own_candidate, (size_t)t->nown_candidates, sizeof(int32_t), ascending);
+  t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, t->item.local_rows);
+  t->nown_candidates = own_rows(t, false, t->own_candidate);
+  t->own_scored = SH_ARENA_NEW(&t->run, int32_t, t->item.local_rows);
+  t->nown_scored = own_rows(t, true, t->own_scored);
   bool popularity = !strcmp(t->conf.loss.name, "in-batch") ||
                     (!strcmp(t->conf.loss.name, "shared") && !strcmp(t->conf.loss.sampler, "popularity"));
   if (!popularity) return;
@@ -117,7 +114,6 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   SH_TRY(open_data(t));
   SH_TRY(sh_agree(&grid->world, make_model(t)));
   SH_TRY(sh_agree(&grid->world, make_table(t)));
-  SH_TRY(check_candidates(t));
   make_candidates(t);
   set_costs(t);
   sh_grad_sync_create(&t->sync, &t->model.params, &grid->data, conf->comm.bucket);

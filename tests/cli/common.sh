@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2034 # failed is read by those who source this
 # Sourced by tests/cli/test_*.sh, which get the path of the program: a folder $dir that goes away at the end, and how
 # commands are run on some ranks and judged. A script ends with `exit $failed`.
 shoal=$1

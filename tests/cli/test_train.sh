@@ -95,14 +95,18 @@ stop USR1 mpirun.pid "SIGUSR1 to mpirun"
 
 # Whatever dies at any moment. Checkpoints are written all the time, so some die in the middle of one.
 out=$dir/killed
-for pause in $(awk -v n="${2:-4}" 'BEGIN { for (i = 0; i < n; i++) print i * 0.0771 % 0.3 }'); do
+kills=${2:-4}
+i=0
+while [ $i -lt "$kills" ]; do
+  pause=$(awk -v i=$i 'BEGIN { print i * 0.0771 % 0.3 }')
+  i=$((i + 1))
   rm -rf "$out"
   begin "$out" checkpoint.every=1
-  sleep $pause
+  sleep "$pause"
   kill -9 "$(cat "$dir/pid.1")"
   wait $job
   code=$?
-  [ $code != 0 ] && [ $code != 124 ] || complain "kill -9: exit code $code"
+  case $code in 0 | 75 | 124) complain "kill -9: exit code $code" ;; esac
   whole "$out" "kill -9 after $pause s"
 done
 expect 2 0 "" resume "$dir/run.yaml" train.out="$out"

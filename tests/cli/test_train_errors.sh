@@ -56,7 +56,7 @@ for command in eval recommend; do
   one 2 "nearest is eval.filter" $command "$checkpoint" eval.filtre=none
 done
 for command in inspect verify; do
-  for file in half short flipped data; do one 3 "$file.h5" $command "$dir/$file.h5"; done
+  for file in half short flipped zeros half-data; do one 3 "$file.h5" $command "$dir/$file.h5"; done
 done
 
 for n in 1 2; do

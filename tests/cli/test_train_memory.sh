@@ -7,7 +7,7 @@ users=${2:-5000}
 "$shoal" synth "$dir/data.h5" --preset toy --users "$users" --items 3000 --min-length 1000 --mean-length 1600 \
   --max-length 2500 >/dev/null || exit 1
 bytes=$(wc -c <"$dir/data.h5")
-limit=$((bytes / 1024 * 4 / 5)) # KB
+limit=$((bytes * 4 / 5 / 1024)) # KB
 cat >"$dir/run.yaml" <<END
 data:
   path: $dir/data.h5

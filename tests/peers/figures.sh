@@ -19,6 +19,15 @@ run_shoal() { # model threads sections
   cat "$dir/line" >>"$latest_shoal"
 }
 
+run_ranks() { # ranks model sections; one thread each
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun -n "$1" "$shoal" bench "$root/configs/ml-1m/$2.yaml" \
+    ${data:+data.path="$data"} --threads 1 --only "$3" --json "$dir/line" >"$dir/log" 2>&1 || {
+    cat "$dir/log" >&2
+    return 1
+  }
+  cat "$dir/line" >>"$dir/ranks.$2.$1"
+}
+
 run_peer() { # model threads [--eval]
   "$python" "$root/tests/peers/torch_sequence.py" --model "$1" --threads "$2" ${data:+--data "$data"} \
     ${steps:+--steps "$steps"} ${3:-} >"$dir/line" 2>"$dir/log" || {

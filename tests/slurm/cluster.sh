@@ -68,7 +68,7 @@ node() { # i dir
   hostname "n$1"
   ip link set lo up
   touch "$2/n$1/waiting"
-  wait_for 60 "n$1's network" test -e /sys/class/net/eth0 -o -e "$2/n$1/connected"
+  wait_for 60 "n$1's network" test -e "$2/n$1/connected"
   exec slurmd -D -N "n$1" >"$2/n$1.out" 2>&1
 }
 
@@ -88,7 +88,10 @@ all_idle() { [ "$(sinfo -h -p main -t idle -o %D 2>/dev/null)" = "$1" ]; }
 head_node() { # nodes dir command...
   nodes=$1 dir=$2
   shift 2
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   export SLURM_CONF="$dir/slurm.conf"
+  chmod 711 "$dir" # munge wants its socket to be reachable by all
   write_conf "$nodes" "$dir"
   mkdir -p "$dir/state" "$dir/spool"
   mount --bind "$dir/hosts" /etc/hosts

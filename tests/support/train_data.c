@@ -46,9 +46,7 @@ static int remove_one(const char *path, const struct stat *s, int kind, struct F
   return remove(path);
 }
 
-void train_folder_remove(const char *folder) {
-  nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+void train_folder_remove(const char *folder) { nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 void train_data_write(const train_data *d, const char *path) {
   int64_t *offsets = sh_calloc((size_t)d->users + 1, sizeof *offsets), *candidates = NULL;
