@@ -10,7 +10,7 @@
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* DESIGN.md 6, "to rounding" */
 
-static char folder[256], data[300], listed_data[300], tiny_data[300], timeless_data[300], even_data[300];
+static char folder[256], data[300], tiny_data[300], timeless_data[300], even_data[300];
 static sh_grid grid, self;
 
 /* The first test and the last make and remove what the others use. */
@@ -19,14 +19,11 @@ static void test_begin(void **state) {
   if (mpi_rank() == 0) train_folder_make(folder);
   MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
   snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(listed_data, sizeof listed_data, "%s/listed.h5", folder);
   snprintf(tiny_data, sizeof tiny_data, "%s/tiny.h5", folder);
   snprintf(timeless_data, sizeof timeless_data, "%s/timeless.h5", folder);
   snprintf(even_data, sizeof even_data, "%s/even.h5", folder);
   if (mpi_rank() == 0) {
-    train_data d = {.users = 70, .items = 60, .least = 1, .most = 20, .times = true, .seed = 1};
-    train_data_write(&d, listed_data);
-    d.candidates = 50;
+    train_data d = {.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1};
     train_data_write(&d, data);
     d.times = false;
     train_data_write(&d, timeless_data);
@@ -62,9 +59,6 @@ static void compare(const sh_config *want, const sh_config *got, double param, c
   train_free(&all);
 }
 
-/* Full softmax wants every item that happens among the candidates; the other losses shall see some that are not. */
-static const char *data_for(int loss) { return loss == 3 ? listed_data : data; }
-
 /* As people train: AdamW with an epsilon of 1e-8. It divides by the size of the gradient, so where that is nearly zero
  * the parameters follow its rounding errors; losses must not. */
 static void test_losses(void **state) {
@@ -72,7 +66,7 @@ static void test_losses(void **state) {
   for (int m = 0; m < 4; m++)
     for (int l = 0; l < 4; l++) {
       char what[TRAIN_WHAT];
-      sh_config c = train_mixed(m, l, data_for(l), what);
+      sh_config c = train_mixed(m, l, data, what);
       compare(&c, &c, 0, what);
     }
 }
@@ -83,7 +77,7 @@ static void test_parameters(void **state) {
   for (int m = 0; m < 4; m++)
     for (int l = 0; l < 4; l++) {
       char what[TRAIN_WHAT];
-      sh_config c = train_smooth(train_mixed(m, l, data_for(l), what));
+      sh_config c = train_smooth(train_mixed(m, l, data, what));
       compare(&c, &c, param_tolerance, what);
     }
 }
@@ -93,7 +87,7 @@ static void test_empty_ranks(void **state) {
   (void)state;
   for (int l = 0; l < 4; l++) {
     char what[TRAIN_WHAT];
-    sh_config c = train_smooth(train_mixed(l, l, data_for(l), what)), micro;
+    sh_config c = train_smooth(train_mixed(l, l, data, what)), micro;
     c.batch.users = 3;
     micro = c;
     micro.batch.accumulate = 3;
@@ -116,7 +110,7 @@ static void test_accumulation(void **state) {
   (void)state;
   for (int l = 0; l < 4; l++) {
     char what[TRAIN_WHAT];
-    sh_config c = train_smooth(train_mixed(3 - l, l, data_for(l), what)), micro = c;
+    sh_config c = train_smooth(train_mixed(3 - l, l, data, what)), micro = c;
     micro.batch.accumulate = 3;
     compare(&c, &micro, param_tolerance, what);
   }
@@ -150,7 +144,7 @@ static void test_threads(void **state) {
   if (mpi_size() > 3) skip(); /* nine threads on this machine's cores are enough */
   for (int l = 0; l < 4; l++) {
     char what[TRAIN_WHAT];
-    sh_config c = train_mixed(l, l, data_for(l), what);
+    sh_config c = train_mixed(l, l, data, what);
     c.batch.users = 40;
     train_run first = {0};
     assert_all(train_whole(&first, &c, &grid, STEPS));

@@ -24,7 +24,7 @@ static void test_begin(void **state) {
   snprintf(data, sizeof data, "%s/data.h5", folder);
   snprintf(checkpoints, sizeof checkpoints, "%s/ckpt", folder);
   snprintf(latest, sizeof latest, "%s/latest.h5", checkpoints);
-  train_data d = {.users = 16 * EPOCH, .items = 60, .least = 3, .most = 20, .times = true, .seed = 1};
+  train_data d = {.users = 16 * EPOCH, .items = 60, .least = 3, .most = 20, .candidates = 50, .times = true, .seed = 1};
   if (mpi_rank() == 0) train_data_write(&d, data);
   MPI_Comm world = MPI_COMM_WORLD, alone = MPI_COMM_SELF;
   MPI_Comm_split(world, mpi_rank() < mpi_size() - 1 ? 0 : MPI_UNDEFINED, mpi_rank(), &fewer_comm);

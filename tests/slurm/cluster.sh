@@ -1,8 +1,8 @@
 #!/bin/sh
-# tests/slurm/cluster.sh NODES DIR COMMAND...: start a real Slurm of NODES nodes (n1, n2, ...; 2 CPUs each) on this machine,
-# run COMMAND on its head, end everything; exit with COMMAND's status. For root. DIR, made by the caller, holds keys, state
-# and logs. All of it lives in namespaces of its own (processes, mounts, network, names), so that nothing outside of DIR
-# changes and the kernel ends every process with the first one, however that ends.
+# tests/slurm/cluster.sh NODES DIR COMMAND...: start a real Slurm of NODES nodes (n1, n2, ...; 2 CPUs each) on this
+# machine, run COMMAND on its head, end everything; exit with COMMAND's status. For root. DIR, made by the caller, holds
+# keys, state and logs. All of it lives in namespaces of its own (processes, mounts, network, names), so that nothing
+# outside of DIR changes and the kernel ends every process with the first one, however that ends.
 set -eu
 
 net=10.77.0
@@ -34,7 +34,7 @@ SlurmdPidFile=$2/%n.pid
 SlurmctldLogFile=$2/slurmctld.log
 SlurmdLogFile=$2/%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=${SLURM_TEST_TASK_PLUGIN:-task/affinity}
+TaskPlugin=task/affinity
 JobAcctGatherType=jobacct_gather/none
 PropagateResourceLimits=NONE
 SelectType=select/cons_tres

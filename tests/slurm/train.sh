@@ -22,7 +22,10 @@ on_this_machine() { # shoal
   dir=$(mktemp -d "${TMPDIR:-/tmp}/shoal-slurm.XXXXXX")
   # The ranks of both nodes share this machine's cores: no spinning, no OpenMP teams.
   OMP_WAIT_POLICY=passive OMPI_MCA_mpi_yield_when_idle=1 SHOAL=$shoal TMPDIR=/tmp \
-    timeout -k 10 2400 sh "$here/cluster.sh" 2 "$dir" sh "$0" --on-head "$dir"
+    timeout -k 10 2400 sh "$here/cluster.sh" 2 "$dir" sh "$0" --on-head "$dir" &
+  cluster=$!
+  trap 'kill -TERM $cluster; wait $cluster; exit 143' INT TERM HUP
+  wait $cluster
   status=$?
   if [ $status = 0 ]; then
     rm -rf "$dir"
@@ -132,7 +135,8 @@ expect_requeue_and_end() { # run job seconds
   write_config "$1" $last
   expect_end "$2" COMPLETED 0:0 ""
   expect "requeued at least once" "$([ "$(job_value "$2" Restarts)" -ge 1 ] && echo yes)" yes
-  expect "continued from the checkpoint" "$(has_line "$(output "$2")" "^resumed $dir/$1/ckpt/latest.h5" && echo yes)" yes
+  resumed="$(has_line "$(output "$2")" "^resumed $dir/$1/ckpt/latest.h5" && echo yes)"
+  expect "continued from the checkpoint" "$resumed" yes
   expect_each_step_once "$1" $last
 }
 
