@@ -39,6 +39,7 @@ static sh_status run(int argc, char **argv, bool always_resume) {
                         .set = (const char *const *)a.positional + (file ? 1 : 0),
                         .resume = resume || always_resume,
                         .resume_from = resume_from};
+  sh_train_catch_stop();
   sh_world *world;
   SH_TRY(sh_world_start(&argc, &argv, &world));
   sh_status status = sh_train(world, &o);

@@ -26,6 +26,10 @@ typedef struct sh_train_options {
  * NaN, infinite or beyond train.loss_limit. */
 sh_status sh_train(struct sh_world *world, const sh_train_options *o);
 
+/* From now on SIGTERM and SIGUSR1 ask sh_train for a stop instead of ending the process. Programs call it first of all,
+ * so that a signal that comes while data is read is not lost. */
+void sh_train_catch_stop(void);
+
 typedef struct sh_eval_options {
   const char *checkpoint;
   int nset;

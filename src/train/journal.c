@@ -131,11 +131,11 @@ static void duration(double seconds, char *out, size_t size) {
 
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) {
   double now = sh_now(), seconds = now - j->last_time, comm = sh_comm_seconds();
-  double top[2] = {resident_bytes(), comm - j->last_comm};
+  double top[2] = {resident_bytes(), seconds > 0 ? (comm - j->last_comm) / seconds : 0};
   sh_max_f64(&t->grid->world, top, 2);
   double rate = (double)(t->state.tokens - j->last_tokens) / seconds;
   double mean = t->state.loss_tokens > 0 ? t->state.loss_sum / (double)t->state.loss_tokens : r->loss;
-  double share = seconds > 0 ? top[1] / seconds : 0;
+  double share = top[1];
   double eta = (double)(t->total_steps - t->state.step) * seconds / (double)(t->state.step - j->last_step);
   char left[32];
   duration(eta > 0 ? eta : 0, left, sizeof left);

@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "core/timer.h"
+#include "shoal/train.h"
 #include "train/eval.h"
 #include "train/journal.h"
 
@@ -13,6 +14,12 @@ static volatile sig_atomic_t stop_asked;
 static void ask_stop(int signal_number) {
   (void)signal_number;
   stop_asked = 1;
+}
+
+void sh_train_catch_stop(void) {
+  struct sigaction action = {.sa_handler = ask_stop};
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGUSR1, &action, NULL);
 }
 
 static void ckpt_folder(const sh_trainer *t, char out[4096]) { snprintf(out, 4096, "%s/ckpt", t->conf.train.out); }
@@ -130,10 +137,6 @@ static bool finished_before(const sh_trainer *t) {
 sh_status sh_train_loop(sh_trainer *t) {
   sh_journal j;
   SH_TRY(sh_journal_open(&j, t));
-  struct sigaction action = {.sa_handler = ask_stop}, before[2];
-  stop_asked = 0;
-  sigaction(SIGTERM, &action, &before[0]);
-  sigaction(SIGUSR1, &action, &before[1]);
   bool finished = finished_before(t), stopped = false;
   sh_status status = SH_OK;
   if (finished)
@@ -146,8 +149,6 @@ sh_status sh_train_loop(sh_trainer *t) {
   } else if (status == SH_OK) {
     status = final_test(t, &j);
   }
-  sigaction(SIGTERM, &before[0], NULL);
-  sigaction(SIGUSR1, &before[1], NULL);
   sh_journal_close(&j);
   return status;
 }
