@@ -50,9 +50,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   float *dpos = sh_param_grad(c->params, l->param[0]), scale = sqrtf((float)D);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *dx = SH_ARENA_NEW(c->scratch, float, a->T *D);
-  int32_t longest = 0;
-  for (int64_t s = 0; s < b->B; s++)
-    if (b->offsets[s + 1] - b->offsets[s] > longest) longest = b->offsets[s + 1] - b->offsets[s];
+  int64_t longest = sh_longest(b);
   sh_csr by_row;
   sh_csr_build(&by_row, a->T, c->rows->slot, c->rows->nslots, c->scratch);
 #pragma omp parallel
@@ -60,7 +58,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < a->T; t++) sh_drop_row(c, &drop, t, 0, D, a->dout[0] + t * D, dx + t * D);
 #pragma omp for schedule(static) nowait
-    for (int32_t p = 0; p < longest; p++)
+    for (int64_t p = 0; p < longest; p++)
       for (int64_t s = 0; s < b->B; s++)
         if (b->offsets[s] + p < b->offsets[s + 1]) c->k->axpy(D, 1.f, dx + (b->offsets[s] + p) * D, dpos + p * D);
 #pragma omp for schedule(static)

@@ -158,10 +158,7 @@ static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_v
 
 static int64_t work_floats(const sh_layer *l, const sh_batch *b) {
   const sh_fuxi_conf *f = l->conf;
-  int64_t longest = 0;
-  for (int64_t i = 0; i < b->B; i++)
-    if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
-  return (sh_attention_work(longest, shape_of(l).q ? f->dqk : 0, f->dv) + 15) / 16 * 16;
+  return sh_attention_room(b, shape_of(l).q ? f->dqk : 0, f->dv);
 }
 
 /* What both directions share of one sequence and head. */
@@ -302,11 +299,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 static void flops(const sh_layer *l, const sh_batch *b, double *linear, double *attention) {
   const sh_fuxi_conf *f = l->conf;
   shape s = shape_of(l);
-  double pairs = 0;
-  for (int64_t i = 0; i < b->B; i++) {
-    double n = b->offsets[i + 1] - b->offsets[i];
-    pairs += n * (n + 1) / 2;
-  }
+  double pairs = sh_causal_pairs(b);
   *linear = 2.0 * (double)b->T * f->D * (double)s.width;
   *attention = 2.0 * pairs * (double)(s.q + s.u);
 }

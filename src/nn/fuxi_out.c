@@ -110,9 +110,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
       sh_drop_row(c, &dropout, t, l->part * n, n, row, row);
       gate_back(l, a, t, n, row);
     }
-    if (!a->din[0] || (l->part > 0 && a->add[0])) continue;
-    for (int64_t k = t0 * D; k < (t0 + rows) * D; k++)
-      a->din[0][k] = (a->add[0] ? a->din[0][k] : 0) + (l->part == 0 ? a->dout[0][k] : 0);
+    sh_residual_back(l, a, t0, rows, D);
   }
   sh_linear_grad(c, T, n, D, a->tape, n, a->dout[0], D, sh_param_grad(c->params, l->param[WEIGHT]), D);
   sh_column_sums(c, T, D, a->dout[0], D, sh_param_grad(c->params, l->param[BIAS]));

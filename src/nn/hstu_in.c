@@ -131,10 +131,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
   const sh_hstu_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
-  int64_t rest = s.width - s.u, longest = 0;
-  for (int64_t i = 0; i < b->B; i++)
-    if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
-  int64_t work = (sh_attention_work(longest, f->dqk, f->dv) + 15) / 16 * 16;
+  int64_t rest = s.width - s.u, work = sh_attention_room(b, f->dqk, f->dv);
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t i = 0; i < b->B; i++)
@@ -181,10 +178,7 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, t
   const sh_hstu_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
-  int64_t rest = s.width - s.u, longest = 0, groups = sh_groups(b), units = groups * s.h;
-  for (int64_t i = 0; i < b->B; i++)
-    if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
-  int64_t work = (sh_attention_work(longest, f->dqk, f->dv) + 15) / 16 * 16;
+  int64_t rest = s.width - s.u, units = sh_groups(b) * s.h, work = sh_attention_room(b, f->dqk, f->dv);
   int64_t partial = (f->N + SH_TIME_BUCKETS + 15) / 16 * 16; /* pos_w beyond N-1 is never read */
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
   float *partials = SH_ARENA_ZNEW(c->scratch, float, partial *units);
@@ -260,11 +254,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 static void flops(const sh_layer *l, const sh_batch *b, double *linear, double *attention) {
   const sh_hstu_conf *f = l->conf;
   shape s = shape_of(l);
-  double pairs = 0;
-  for (int64_t i = 0; i < b->B; i++) {
-    double n = b->offsets[i + 1] - b->offsets[i];
-    pairs += n * (n + 1) / 2;
-  }
+  double pairs = sh_causal_pairs(b);
   *linear = 2.0 * (double)b->T * f->D * (double)s.width;
   *attention = 2.0 * pairs * (double)s.h * (f->dqk + f->dv);
 }

@@ -146,9 +146,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
       drop(l, c, &dropout, t, n, row);
       gate_back(l, a, t, n, row, norm, a->din[1] + t * n, a->din[2] + t * n, sh_hstu_sums(a->din[3], t));
     }
-    if (!a->din[0] || (l->part > 0 && a->add[0])) continue;
-    for (int64_t k = t0 * D; k < (t0 + rows) * D; k++)
-      a->din[0][k] = (a->add[0] ? a->din[0][k] : 0) + (l->part == 0 ? a->dout[0][k] : 0);
+    sh_residual_back(l, a, t0, rows, D);
   }
   sh_linear_grad(c, T, in, D, a->tape, in, a->dout[0], D, sh_param_grad(c->params, l->param[O_WEIGHT]), D);
   sh_column_sums(c, T, D, a->dout[0], D, sh_param_grad(c->params, l->param[O_BIAS]));

@@ -65,3 +65,30 @@ void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first
   const sh_batch *b = c->batch;
   c->k->dropout(d, b->sample[b->sequence[token]], b->position[token], first, n, x, y);
 }
+
+int64_t sh_longest(const sh_batch *b) {
+  int64_t longest = 0;
+  for (int64_t i = 0; i < b->B; i++)
+    if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
+  return longest;
+}
+
+int64_t sh_attention_room(const sh_batch *b, int64_t dqk, int64_t dv) {
+  return (sh_attention_work(sh_longest(b), dqk, dv) + 15) / 16 * 16;
+}
+
+double sh_causal_pairs(const sh_batch *b) {
+  double pairs = 0;
+  for (int64_t i = 0; i < b->B; i++) {
+    double n = b->offsets[i + 1] - b->offsets[i];
+    pairs += n * (n + 1) / 2;
+  }
+  return pairs;
+}
+
+void sh_residual_back(const sh_layer *l, const sh_args *a, int64_t t0, int64_t rows, int64_t D) {
+  float *dx = a->din[0] ? a->din[0] + t0 * D : NULL;
+  const float *dout = a->dout[0] + t0 * D;
+  if (!dx || (l->part > 0 && a->add[0])) return;
+  for (int64_t k = 0; k < rows * D; k++) dx[k] = (a->add[0] ? dx[k] : 0) + (l->part == 0 ? dout[k] : 0);
+}

@@ -46,6 +46,18 @@ void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first
 static inline int64_t sh_groups(const sh_batch *b) { return b->B < 64 ? b->B : 64; }
 static inline int64_t sh_group_first(const sh_batch *b, int64_t g) { return b->B * g / sh_groups(b); }
 
+/* Tokens of the longest sequence. */
+int64_t sh_longest(const sh_batch *b);
+
+/* Floats of attention workspace for one thread and any sequence of the batch. */
+int64_t sh_attention_room(const sh_batch *b, int64_t dqk, int64_t dv);
+
+/* Pairs (i, j), j <= i, over all sequences: what attention costs. */
+double sh_causal_pairs(const sh_batch *b);
+
+/* The residual's share of din[0], rows t0 .. t0+rows-1 of width D: part 0 takes dout[0], other parts nothing. */
+void sh_residual_back(const sh_layer *l, const sh_args *a, int64_t t0, int64_t rows, int64_t D);
+
 int sh_max_threads(void);
 int sh_thread(void);
 

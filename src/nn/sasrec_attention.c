@@ -95,10 +95,8 @@ static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_v
 }
 
 static int64_t work_of(const sh_layer *l, const sh_batch *b) {
-  int64_t longest = 0, d = head_width(l->conf);
-  for (int64_t i = 0; i < b->B; i++)
-    if (b->offsets[i + 1] - b->offsets[i] > longest) longest = b->offsets[i + 1] - b->offsets[i];
-  return (sh_attention_work(longest, d, d) + 15) / 16 * 16;
+  int64_t d = head_width(l->conf);
+  return sh_attention_room(b, d, d);
 }
 
 /* What forward and backward read of one sequence and head. */
@@ -226,11 +224,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 
 static void flops(const sh_layer *l, const sh_batch *b, double *linear, double *attention) {
   const sh_sasrec_conf *f = l->conf;
-  double pairs = 0, W = (double)local_width(l);
-  for (int64_t i = 0; i < b->B; i++) {
-    double n = b->offsets[i + 1] - b->offsets[i];
-    pairs += n * (n + 1) / 2;
-  }
+  double pairs = sh_causal_pairs(b), W = (double)local_width(l);
   *linear = 2.0 * (double)b->T * f->D * 4 * W;
   *attention = 2.0 * pairs * 2 * W;
 }

@@ -4,7 +4,7 @@
 # its two marks. Shoal and the PyTorch peer run alternately, TIMES times each (3); figures are medians. -P leaves the peer
 # out. About 20 minutes; nothing else may run meanwhile.
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-times=3 models="hstu hstu-large sasrec fuxi-alpha fuxi-beta" counts="1 2" data= steps= peer=1 update=0
+times=3 models="hstu hstu-large sasrec fuxi-alpha fuxi-beta" counts="1 2" data='' steps='' peer=1 update=0
 shoal=$root/build/release/bin/shoal
 while getopts n:t:m:d:b:Pu option; do
   case $option in
@@ -77,10 +77,10 @@ report() {
   echo "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
   for model in $models; do
     for n in $counts; do
-      own=$(median_of shoal "$model" "$n" tokens_per_s) mem=$(median_of shoal "$model" "$n" resident_bytes) other= other_mem=
+      own=$(median_of shoal "$model" "$n" tokens_per_s) mem=$(median_of shoal "$model" "$n" resident_bytes) other='' other_mem=''
       [ $peer = 0 ] || other=$(median_of torch "$model" "$n" tokens_per_s) other_mem=$(median_of torch "$model" "$n" resident_bytes)
       them=$(authors "$model" "$n")
-      [ "$them" != 0 ] || them=
+      [ "$them" != 0 ] || them=''
       echo "| $model | $n | $(cell "$own" 1000 %.1f) | $(cell "$mem" 1048576 %.0f) | $(cell "$them" 1000 %.1f) |" \
         "$(ratio "$own" "${them:-0}") | $(cell "$other" 1000 %.1f) | $(ratio "$own" "${other:-0}") | $(cell "$other_mem" 1048576 %.0f) |"
     done
@@ -94,7 +94,7 @@ report() {
   echo "| --- | ---: | ---: | ---: | ---: |"
   for model in $models; do
     for n in $counts; do
-      own=$(median_of shoal "$model" "$n" eval_users_per_s) other=
+      own=$(median_of shoal "$model" "$n" eval_users_per_s) other=''
       [ $peer = 0 ] || other=$(median_of torch "$model" "$n" eval_users_per_s)
       echo "| $model | $n | $(cell "$own" 1 %.0f) | $(cell "$other" 1 %.0f) | $(ratio "$own" "${other:-0}") |"
     done

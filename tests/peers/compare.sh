@@ -6,7 +6,7 @@
 # lengths. Nothing else may run meanwhile: two OpenMP threads on a busy second core lose up to ten times their speed.
 # PYTHON names a python3 with PyTorch; default: the first of python3, /usr/bin/python3 that has it.
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-times=3 model=hstu threads=1 data= steps= shoal=$root/build/release/bin/shoal
+times=3 model=hstu threads=1 data='' steps='' shoal=$root/build/release/bin/shoal
 while getopts n:m:t:d:s:b: option; do
   case $option in
   n) times=$OPTARG ;;

@@ -6,7 +6,7 @@
 Written from the equations in src/nn/{hstu,fuxi,sasrec}.h and src/nn/loss.h, with what a careful PyTorch user would do on a
 CPU: batches padded to their longest sequence only, time buckets computed once a batch and shared by layers, item rows
 normalised once a step, gradients of bias tables by bincount, the loss on valid tokens only, and malloc told to keep
-memory (three to four times faster than the default on large temporaries). Prints one JSON line; median over steps.
+memory instead of returning large temporaries to the system. Prints one JSON line; median over steps.
 
 Needs PyTorch >= 1.13 and NumPy; h5py for --data. Without --data: sequences with MovieLens-1M's lengths and times.
 """
@@ -37,7 +37,7 @@ def arguments():
     p.add_argument("--users", type=int, default=128, help="sequences of a batch (128)")
     p.add_argument("--negatives", type=int, default=128)
     p.add_argument("--loss", choices=["dense", "gather"], default="dense",
-                   help="logits of the negatives: out of all items' (dense, faster here), or by gathering rows")
+                   help="logits of the negatives: picked out of all items' (dense), or by gathering rows: about equally fast")
     p.add_argument("--eval", action="store_true", help="full ranking of every user's last event, too")
     return p.parse_args()
 
@@ -304,6 +304,7 @@ def evaluate(model, users, candidates, needs):
 
 def main():
     torch.set_num_threads(ARGS.threads)
+    np.finfo(np.float32), np.finfo(np.float64)  # NumPy looks at denormals when first asked
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     users, candidates, items = read(ARGS.data) if ARGS.data else synthetic()
