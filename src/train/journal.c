@@ -23,12 +23,18 @@ static sh_status make_folders(const char *path) {
   }
 }
 
+/* Written beside it and renamed: a full disk leaves the old file whole. */
 static sh_status write_text(const char *folder, const char *name, const char *text) {
-  char path[4096];
+  char path[4096], partial[4096 + 16];
   snprintf(path, sizeof path, "%s/%s", folder, name);
-  FILE *f = fopen(path, "w");
-  if (!f || fputs(text, f) < 0 || fclose(f)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
-  return SH_OK;
+  snprintf(partial, sizeof partial, "%s.partial", path);
+  FILE *f = fopen(partial, "w");
+  bool written = f && fputs(text, f) >= 0;
+  if (f && fclose(f)) written = false;
+  if (written && rename(partial, path) == 0) return SH_OK;
+  sh_status status = sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
+  remove(partial);
+  return status;
 }
 
 /* Keep the lines of a killed run that the checkpoint knows about. */
@@ -100,6 +106,19 @@ sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
 void sh_journal_close(sh_journal *j) {
   if (j->file) fclose(j->file);
   j->file = NULL;
+}
+
+bool sh_journal_tested(const sh_trainer *t) {
+  char path[4096], *line = NULL;
+  size_t room = 0;
+  int64_t found = 0;
+  snprintf(path, sizeof path, "%s/metrics.jsonl", t->conf.train.out);
+  FILE *f = t->grid->world.index == 0 ? fopen(path, "r") : NULL;
+  while (f && !found && getline(&line, &room, f) > 0) found = strstr(line, "\"split\":\"test\"") != NULL;
+  if (f) fclose(f);
+  free(line);
+  sh_bcast(&t->grid->world, &found, sizeof found, 0);
+  return found;
 }
 
 void sh_journal_pause(sh_journal *j) { j->paused_time = sh_now(), j->paused_comm = sh_comm_seconds(); }

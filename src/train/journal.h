@@ -19,6 +19,9 @@ typedef struct sh_journal {
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t);
 void sh_journal_close(sh_journal *j);
 
+/* Whether metrics.jsonl holds a test evaluation already. Collective over the world. */
+bool sh_journal_tested(const sh_trainer *t);
+
 /* Between the two calls stands what is not training (evaluation, checkpoints): rates leave it out. */
 void sh_journal_pause(sh_journal *j);
 double sh_journal_continue(sh_journal *j); /* seconds since the pause */

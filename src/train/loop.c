@@ -58,7 +58,7 @@ static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
 
 /* With a validation split the test is read once, at the end, from the best checkpoint (or the last weights). */
 static sh_status final_test(sh_trainer *t, sh_journal *j) {
-  if (!two_out(t)) return SH_OK;
+  if (!two_out(t) || sh_journal_tested(t)) return SH_OK;
   if (t->conf.checkpoint.best && t->state.best_metric >= 0) {
     char path[4096 + 16], dir[4096];
     ckpt_folder(t, dir);

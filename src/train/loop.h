@@ -4,8 +4,8 @@
 
 #include "train/trainer.h"
 
-/* Collective over the world. After sh_train_catch_stop (shoal/train.h) SIGTERM and SIGUSR1 ask for a stop: the step in hand is finished, a checkpoint written,
- * and SH_STOPPED returned. */
+/* Collective over the world. After sh_train_catch_stop (shoal/train.h) SIGTERM and SIGUSR1 ask for a stop: the step in
+ * hand is finished, a checkpoint written, and SH_STOPPED returned. */
 sh_status sh_train_loop(sh_trainer *t);
 
 #endif
