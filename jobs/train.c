@@ -24,11 +24,23 @@ static const sh_usage usage = {
     .most = -1,
 };
 
+static const sh_usage resume_usage = {
+    .synopsis = "CONFIG.yaml [section.key=value ...]",
+    .summary = "Continue a run from train.out/ckpt/latest.h5 (train --resume); start it when there is none.",
+    .example = "shoal resume configs/ml-1m/hstu.yaml\n"
+               "mpirun -n 4 shoal resume configs/ml-1m/hstu.yaml train.epochs=200",
+    .options = options,
+    .noptions = sizeof options / sizeof options[0],
+    .least = 0,
+    .most = -1,
+};
+
 static sh_status run(int argc, char **argv, bool always_resume) {
   sh_arguments a;
-  SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
+  SH_TRY(sh_arguments_read(always_resume ? &resume_usage : &usage, argc, argv, &a));
   if (a.help) return SH_OK;
   if (list_keys) {
+    if (!sh_is_first_rank()) return SH_OK;
     sh_list_keys(stdout);
     return SH_OK;
   }

@@ -77,6 +77,20 @@ static sh_status compare_offsets(reader *r, sh_h5 *f, const sh_ck_list *have, co
   return status;
 }
 
+/* The same number of rows may be of other things. */
+static sh_status compare_vocabulary(reader *r, sh_h5 *f, const sh_table *t) {
+  char group[96], stored[sizeof t->conf.vocabulary];
+  snprintf(group, sizeof group, "/tables/%s", t->conf.name);
+  if (!t->conf.vocabulary[0] || !sh_h5_attr_exists(f, group, "vocabulary")) return SH_OK;
+  SH_TRY(sh_h5_attr_read_text(f, group, "vocabulary", stored, sizeof stored));
+  if (!strcmp(stored, t->conf.vocabulary)) return SH_OK;
+  return sh_fail(
+      SH_ERR_DATA,
+      "%s: the rows of table %s are of other keys, or in another order, than the data set's; prepare the data "
+      "as it was for training",
+      r->path, t->conf.name);
+}
+
 /* On the first rank alone: format, digest, arrays, state. */
 static sh_status check_file(reader *r, bool weights_only) {
   sh_ck_list have;
@@ -84,6 +98,7 @@ static sh_status check_file(reader *r, bool weights_only) {
   SH_TRY(sh_ck_open(&f, r->path, &have));
   sh_status status = compare_arrays(r, f, &have);
   for (int t = 0; t < r->c->ntables && status == SH_OK; t++) status = compare_offsets(r, f, &have, r->c->table[t]);
+  for (int t = 0; t < r->c->ntables && status == SH_OK; t++) status = compare_vocabulary(r, f, r->c->table[t]);
   if (status == SH_OK && !weights_only) status = sh_ck_read_state(f, &r->state);
   for (int i = 0; i < r->want.n && status == SH_OK; i++) { /* the file's own block length rules */
     sh_ck_array *w = &r->want.array[i];

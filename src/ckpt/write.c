@@ -52,6 +52,12 @@ static sh_status put_headers(writer *w) {
 #undef INT
 #undef REAL
   for (int i = 0; i < list->n; i++) SH_TRY(sh_ck_put_array(f, list, &list->array[i]));
+  for (int t = 0; t < w->c->ntables; t++) {
+    const sh_table_conf *conf = &w->c->table[t]->conf;
+    char group[96];
+    snprintf(group, sizeof group, "/tables/%s", conf->name);
+    if (conf->vocabulary[0]) SH_TRY(sh_ck_put_text(f, list, group, "vocabulary", conf->vocabulary));
+  }
   sh_ck_digest_text(list->digest, digest);
   SH_TRY(sh_h5_attr_write_text(f, "/", "digest", digest));
   return sh_h5_reserve(f);

@@ -112,6 +112,19 @@ sh_status sh_samples_create(sh_samples *s, const sh_dataset *d, const sh_conf_da
   return SH_OK;
 }
 
+sh_status sh_samples_count(const sh_samples *s, int64_t *count) {
+  int64_t room = 0, *item = NULL;
+  sh_status status = SH_OK;
+  for (int64_t u = 0; u < s->data->users && status == SH_OK; u++) {
+    int64_t n = train_events(s, u);
+    if (n > room) item = sh_realloc(item, sizeof(int64_t) * (size_t)(room = 2 * n));
+    if (n > 0) status = sh_dataset_items(s->data, s->data->offsets[u], n, item);
+    for (int64_t i = 0; i < n && status == SH_OK; i++) count[item[i]]++;
+  }
+  free(item);
+  return status;
+}
+
 void sh_samples_destroy(sh_samples *s) {
   free(s->sample_user);
   free(s->sample_window);

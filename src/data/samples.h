@@ -45,6 +45,9 @@ void sh_samples_destroy(sh_samples *s);
 
 sh_sample sh_samples_get(const sh_samples *s, int64_t index); /* 0 .. n-1 */
 
+/* Events of each item in the train parts; count[items] is added to. Streams through the file once. */
+sh_status sh_samples_count(const sh_samples *s, int64_t *count);
+
 /* A user's query: false when the user has none. `first`, `length` are the history; the target is event first+length.
  * seen_first: first event of the user (all of seen_first .. first+length-1 is "seen"). */
 bool sh_samples_query(const sh_samples *s, sh_query_kind kind, int64_t user, sh_sample *out, int64_t *seen_first);

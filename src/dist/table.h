@@ -30,6 +30,7 @@ typedef struct sh_table_conf {
   sh_init init;
   sh_row_optim optim;
   double adagrad_initial; /* initial accumulator */
+  char vocabulary[40];    /* digest of what the keys stand for, kept in checkpoints; "" when unknown */
 } sh_table_conf;
 
 enum { SH_TABLE_STATES = SH_ROW_STATES };

@@ -31,13 +31,13 @@ double sh_dense_grad_sq(const sh_params *p) {
   return total;
 }
 
-double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t total) {
-  if (step <= o->warmup) return lr * (double)step / (double)o->warmup;
-  if (!strcmp(o->schedule, "constant")) return lr;
-  double left = (double)(total - o->warmup), done = (double)(step - o->warmup), end = o->lr_end * lr / o->lr;
-  double x = left > 0 ? (done < left ? done / left : 1) : 1;
-  if (!strcmp(o->schedule, "linear")) return lr + (end - lr) * x;
-  return end + (lr - end) * 0.5 * (1 + cos(3.14159265358979323846 * x));
+double sh_schedule_factor(const sh_conf_optim *o, int64_t step, int64_t total) {
+  if (step <= o->warmup) return (double)step / (double)o->warmup;
+  if (!strcmp(o->schedule, "constant")) return 1;
+  double left = (double)(total - o->warmup), done = (double)(step - o->warmup), end = o->lr > 0 ? o->lr_end / o->lr : 0;
+  double x = left > 0 && done < left ? done / left : 1;
+  if (!strcmp(o->schedule, "linear")) return 1 + (end - 1) * x;
+  return end + (1 - end) * 0.5 * (1 + cos(3.14159265358979323846 * x));
 }
 
 double sh_clip_scale(double clip, double norm) { return clip > 0 && norm > clip ? clip / norm : 1; }

@@ -14,9 +14,9 @@ void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, d
 /* Sum of squares of the gradients, every parameter once, over fixed blocks in a fixed order. */
 double sh_dense_grad_sq(const sh_params *p);
 
-/* Learning rate of update `step` (1, 2, ... of `total`): linear warm-up, then the schedule from `lr` to optim.lr_end.
- */
-double sh_schedule_lr(const sh_conf_optim *o, double lr, int64_t step, int64_t total);
+/* What learning rates are multiplied by in update `step` (1, 2, ... of `total`): linear warm-up to 1, then the schedule
+ * down to optim.lr_end / optim.lr. */
+double sh_schedule_factor(const sh_conf_optim *o, int64_t step, int64_t total);
 
 /* What gradients are multiplied by: 1 when clip is 0 or the norm is within it. */
 double sh_clip_scale(double clip, double norm);

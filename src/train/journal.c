@@ -1,9 +1,11 @@
 #include "train/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,28 +61,50 @@ static sh_status drop_lines_beyond(const char *path, int64_t step) {
   return SH_OK;
 }
 
-/* A new run in the folder of an old one destroys nothing: what is there becomes NAME.old-1, -2, ... */
-static sh_status set_aside(const char *folder, const char *name) {
+static const char *const run_files[] = {"ckpt", "metrics.jsonl", "config.yaml", "build.txt"};
+enum { RUN_FILES = sizeof run_files / sizeof run_files[0] };
+
+/* A new run in the folder of an old one destroys nothing: what is there becomes NAME.old-1, -2, ..., one number a run.
+ */
+static sh_status set_aside(const char *folder) {
   char from[4096], to[4096 + 32];
-  snprintf(from, sizeof from, "%s/%s", folder, name);
-  if (access(from, F_OK) != 0) return SH_OK;
-  for (int n = 1;; n++) {
-    snprintf(to, sizeof to, "%s.old-%d", from, n);
-    if (access(to, F_OK) == 0) continue;
-    if (rename(from, to)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", from, strerror(errno));
-    sh_info("%s is of an earlier run: kept as %s (--resume would continue it)", from, to);
-    return SH_OK;
+  bool taken = true, any = false;
+  int n = 0;
+  while (taken) {
+    taken = false, n++;
+    for (int i = 0; i < RUN_FILES; i++) {
+      snprintf(to, sizeof to, "%s/%s.old-%d", folder, run_files[i], n);
+      taken |= access(to, F_OK) == 0;
+    }
   }
+  for (int i = 0; i < RUN_FILES; i++) {
+    snprintf(from, sizeof from, "%s/%s", folder, run_files[i]);
+    snprintf(to, sizeof to, "%s.old-%d", from, n);
+    if (access(from, F_OK) != 0) continue;
+    if (rename(from, to)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", from, strerror(errno));
+    any = true;
+  }
+  if (any) sh_info("%s held an earlier run: its files are kept as *.old-%d", folder, n);
+  return SH_OK;
+}
+
+/* One run at a time works in a folder. The lock dies with the process. */
+static sh_status lock(sh_journal *j, const char *folder) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/.lock", folder);
+  j->lock = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  if (j->lock < 0) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
+  if (flock(j->lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+    return SH_OK; /* some file systems have no locks */
+  return sh_fail(SH_ERR_USAGE, "%s is in use by another run: choose another train.out", folder);
 }
 
 static sh_status open_files(sh_journal *j, sh_trainer *t) {
   const char *out = t->conf.train.out;
   char path[4096];
   SH_TRY(make_folders(out));
-  if (t->state.step == 0) {
-    SH_TRY(set_aside(out, "ckpt"));
-    SH_TRY(set_aside(out, "metrics.jsonl"));
-  }
+  SH_TRY(lock(j, out));
+  if (t->state.step == 0 || t->branched) SH_TRY(set_aside(out));
   snprintf(path, sizeof path, "%s/ckpt", out);
   SH_TRY(make_folders(path));
   char *config = sh_config_text(&t->conf);
@@ -105,7 +129,8 @@ sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
 
 void sh_journal_close(sh_journal *j) {
   if (j->file) fclose(j->file);
-  j->file = NULL;
+  if (j->lock >= 0) close(j->lock);
+  j->file = NULL, j->lock = -1;
 }
 
 bool sh_journal_tested(const sh_trainer *t) {
@@ -173,14 +198,18 @@ void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) 
   j->last_tokens = t->state.tokens, j->last_step = t->state.step;
 }
 
-void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, const sh_metrics *m, double seconds) {
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, const sh_metrics *m,
+                        double seconds) {
+  if (m->n == 0) {
+    sh_info("epoch %lld %s: no user has an event to rank", (long long)epoch, split);
+    return;
+  }
   sh_info("epoch %lld %s: HR@10 %.4f NDCG@10 %.4f HR@50 %.4f NDCG@50 %.4f HR@200 %.4f MRR %.4f  (%.0f users/s)",
-          (long long)t->state.epoch, split, sh_metrics_get(m, "hr@10"), sh_metrics_get(m, "ndcg@10"),
-          sh_metrics_get(m, "hr@50"), sh_metrics_get(m, "ndcg@50"), sh_metrics_get(m, "hr@200"),
-          sh_metrics_get(m, "mrr"), m->n / seconds);
+          (long long)epoch, split, sh_metrics_get(m, "hr@10"), sh_metrics_get(m, "ndcg@10"), sh_metrics_get(m, "hr@50"),
+          sh_metrics_get(m, "ndcg@50"), sh_metrics_get(m, "hr@200"), sh_metrics_get(m, "mrr"), m->n / seconds);
   if (!j->file) return;
   fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g",
-          split, (long long)t->state.step, (long long)t->state.epoch, m->n, sh_metrics_get(m, "mrr"));
+          split, (long long)t->state.step, (long long)epoch, m->n, sh_metrics_get(m, "mrr"));
   for (int c = 0; c < SH_CUTS; c++)
     fprintf(j->file, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   if (t->state.epoch_loss_tokens > 0)

@@ -7,6 +7,7 @@
 #include "train/trainer.h"
 
 typedef struct sh_journal {
+  int lock;         /* rank 0: held on train.out, or -1 */
   FILE *file;       /* rank 0: metrics.jsonl */
   double began;     /* this process's training clock */
   double last_time; /* of the last progress line */
@@ -28,6 +29,8 @@ double sh_journal_continue(sh_journal *j); /* seconds since the pause */
 
 /* Both are collective over the world. */
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r);
-void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, const sh_metrics *m, double seconds);
+/* `epoch` is that of the weights: epochs trained on. */
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, const sh_metrics *m,
+                        double seconds);
 
 #endif

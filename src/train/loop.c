@@ -43,7 +43,7 @@ static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
   bool valid = two_out(t);
   sh_journal_pause(j);
   SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, valid ? "valid" : "test", &m, sh_journal_continue(j));
+  sh_journal_metrics(j, t, valid ? "valid" : "test", t->state.epoch, &m, sh_journal_continue(j));
   double now = sh_metrics_get(&m, t->conf.eval.metric);
   *better = now > t->state.best_metric;
   if (*better) {
@@ -59,7 +59,8 @@ static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
 /* With a validation split the test is read once, at the end, from the best checkpoint (or the last weights). */
 static sh_status final_test(sh_trainer *t, sh_journal *j) {
   if (!two_out(t) || sh_journal_tested(t)) return SH_OK;
-  if (t->conf.checkpoint.best && t->state.best_metric >= 0) {
+  bool best = t->conf.checkpoint.best && t->state.best_metric >= 0;
+  if (best) {
     char path[4096 + 16], dir[4096];
     ckpt_folder(t, dir);
     snprintf(path, sizeof path, "%s/best.h5", dir);
@@ -69,13 +70,13 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
   sh_metrics m;
   sh_journal_pause(j);
   SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, "test", &m, sh_journal_continue(j));
+  sh_journal_metrics(j, t, "test", best ? t->state.best_epoch : t->state.epoch, &m, sh_journal_continue(j));
   return SH_OK;
 }
 
 static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
   const sh_config *c = &t->conf;
-  bool better = false, last = *finished || t->state.epoch >= c->train.epochs;
+  bool better = false, last = *finished || (c->train.steps == 0 && t->state.epoch >= c->train.epochs);
   bool due = c->train.eval_every > 0 && t->state.epoch % c->train.eval_every == 0;
   if (due || last) SH_TRY(evaluate(t, j, &better));
   t->state.epoch_loss_sum = 0, t->state.epoch_loss_tokens = 0;
@@ -83,7 +84,8 @@ static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
     sh_info("no better %s for %lld evaluations: stopping", c->eval.metric, (long long)t->state.evals_since_best);
     last = true;
   }
-  bool keep = c->checkpoint.every_epochs > 0 && t->state.epoch % c->checkpoint.every_epochs == 0;
+  bool keep = (c->checkpoint.every_epochs > 0 && t->state.epoch % c->checkpoint.every_epochs == 0) ||
+              (c->checkpoint.every > 0 && t->state.step % c->checkpoint.every == 0);
   if (keep || last || (better && c->checkpoint.best)) {
     SH_TRY(write_checkpoint(t, j));
     if (better && c->checkpoint.best) {

@@ -66,12 +66,31 @@ static hit *merge(sh_scorer *s, const sh_round *r, tops *t) {
   return t->list;
 }
 
+/* A key stays in its column: tab, line ends and backslash are written as \\t \\n \\r \\\\. */
+static void put_key(FILE *f, const char *key) {
+  for (; *key; key++) {
+    if (*key == '\t')
+      fputs("\\t", f);
+    else if (*key == '\n')
+      fputs("\\n", f);
+    else if (*key == '\r')
+      fputs("\\r", f);
+    else if (*key == '\\')
+      fputs("\\\\", f);
+    else
+      fputc(*key, f);
+  }
+}
+
 static sh_status write_user(const sh_dataset *d, FILE *f, int64_t user, const hit *list, int64_t top) {
   char user_key[1024], item_key[1024];
   SH_TRY(sh_dataset_user_key(d, user, user_key, sizeof user_key));
   for (int64_t k = 0; k < top && list[k].id >= 0; k++) {
     SH_TRY(sh_dataset_item_key(d, list[k].id, item_key, sizeof item_key));
-    if (fprintf(f, "%s\t%lld\t%s\t%.6f\n", user_key, (long long)k + 1, item_key, (double)list[k].score) < 0)
+    put_key(f, user_key);
+    fprintf(f, "\t%lld\t", (long long)k + 1);
+    put_key(f, item_key);
+    if (fprintf(f, "\t%.6f\n", (double)list[k].score) < 0)
       return sh_fail(SH_ERR_INTERNAL, "recommendations: %s", strerror(errno));
   }
   return SH_OK;
@@ -81,7 +100,8 @@ static sh_status write_user(const sh_dataset *d, FILE *f, int64_t user, const hi
 static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *user, FILE *f) {
   const sh_axis *world = &t->grid->world;
   const sh_dataset *d = &t->data;
-  int64_t each = t->conf.eval.users, mine = 0;
+  int64_t each = t->conf.eval.users / world->size, mine = 0; /* every rank sees the hits of all for a whole round */
+  if (each < 1) each = 1;
   int64_t *users = SH_ARENA_NEW(&s->memory, int64_t, each * world->size), n = 0;
   sh_sample *query = SH_ARENA_NEW(&s->memory, sh_sample, each);
   int64_t *seen = SH_ARENA_NEW(&s->memory, int64_t, each);

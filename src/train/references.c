@@ -56,7 +56,7 @@ static void shared_negatives(sh_trainer *t, sh_stage *s, int64_t *keys) {
 float sh_references_correction(const sh_trainer *t, int64_t nshared, int64_t key) {
   const sh_dataset *d = &t->data;
   double p = 1.0 / (double)d->ncandidates;
-  if (t->popularity) p = (double)(d->item_count[key] + 1) / (double)t->popularity[d->ncandidates - 1];
+  if (t->popularity) p = (double)(t->train_count[key] + 1) / (double)t->popularity[d->ncandidates - 1];
   return (float)log((double)nshared * p);
 }
 

@@ -11,6 +11,7 @@
 #include "train/eval.h"
 #include "train/loop.h"
 #include "train/recommend.h"
+#include "train/resume.h"
 
 void sh_list_keys(FILE *out) { sh_config_list(out); }
 
@@ -51,48 +52,27 @@ static void announce(const sh_trainer *t) {
           sh_threads() == 1 ? "" : "s", t->kernels->name);
 }
 
-/* A resume may change where and how long it runs, not what is trained. */
-static sh_status check_same_model(const sh_config *now, const sh_config *stored, const char *path) {
-  char what[512];
-  if (sh_config_differs(now, stored, "model", what, sizeof what))
-    return sh_fail(SH_ERR_DATA, "%s holds another model: %s", path, what);
-  return SH_OK;
-}
-
-static sh_status resume(sh_trainer *t, const sh_train_options *o) {
-  char path[4096];
-  const sh_axis *world = &t->grid->world;
-  if (o->resume_from)
-    snprintf(path, sizeof path, "%s", o->resume_from);
-  else
-    snprintf(path, sizeof path, "%s/ckpt/latest.h5", t->conf.train.out);
-  int64_t there = access(path, F_OK) == 0;
-  sh_bcast(world, &there, sizeof there, 0);
-  if (!there) {
-    if (o->resume_from) return sh_fail(SH_ERR_DATA, "%s: there is no such checkpoint", path);
-    sh_info("no checkpoint at %s yet: starting from the beginning", path);
-    return SH_OK;
-  }
-  sh_config stored;
-  SH_TRY(sh_ckpt_read_config(t->grid, path, &stored));
-  SH_TRY(check_same_model(&t->conf, &stored, path));
-  char what[512];
-  if (sh_config_differs(&t->conf, &stored, "data loss batch optim table", what, sizeof what))
-    sh_info("resuming with changed settings: %s", what);
-  sh_ckpt_content c = sh_trainer_content(t);
-  SH_TRY(sh_ckpt_read(&c, path, false));
-  sh_info("resumed %s: step %lld, epoch %lld", path, (long long)t->state.step, (long long)t->state.epoch);
-  return SH_OK;
-}
-
 static sh_status check_grid(const sh_config *c, int ranks) {
   if (c->parallel.tensor > 1)
     return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data and tables, not layers; use 1",
                    (long long)c->parallel.tensor);
+  if (c->table.shards < 16 * ranks)
+    return sh_fail(SH_ERR_USAGE, "table.shards = %lld is too few for %d ranks: at least 16 each, a power of two",
+                   (long long)c->table.shards, ranks);
   if (c->parallel.table > 0 && c->parallel.table != ranks)
     return sh_fail(SH_ERR_USAGE, "parallel.table = %lld: this version shards tables over all %d ranks; use 0",
                    (long long)c->parallel.table, ranks);
   return SH_OK;
+}
+
+static void conclude(const sh_trainer *t) {
+  const sh_config *c = &t->conf;
+  double best;
+  sh_info("done: step %lld; results in %s", (long long)t->state.step, c->train.out);
+  if (t->state.best_metric < 0) return;
+  sh_info("best %s %.4f at epoch %lld", c->eval.metric, t->state.best_metric, (long long)t->state.best_epoch);
+  if (sh_dataset_optimum(&t->data, c->eval.metric, &best) == SH_OK)
+    sh_info("that is %.1f %% of the best possible, %.4f", 100 * t->state.best_metric / best, best);
 }
 
 sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
@@ -107,11 +87,9 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
       announce(&t);
-      if (o->resume || o->resume_from) status = resume(&t, o);
+      if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
       if (status == SH_OK) status = sh_train_loop(&t);
-      if (status == SH_OK)
-        sh_info("done: step %lld, best %s %.4f at epoch %lld; results in %s", (long long)t.state.step, c.eval.metric,
-                t.state.best_metric, (long long)t.state.best_epoch, c.train.out);
+      if (status == SH_OK) conclude(&t);
     }
     sh_trainer_destroy(&t);
   }
@@ -125,7 +103,7 @@ static sh_status load(const sh_grid *grid, const char *checkpoint, int nset, con
   SH_TRY(sh_ckpt_read_config(grid, checkpoint, &c));
   sh_config stored = c;
   SH_TRY(sh_agree(&grid->world, set_all(&c, nset, set)));
-  SH_TRY(check_same_model(&c, &stored, checkpoint));
+  SH_TRY(sh_resume_same_model(&c, &stored, checkpoint));
   sh_threads_setup(c.train.threads);
   sh_grid *g = (sh_grid *)(uintptr_t)grid;
   SH_TRY(sh_trainer_create(t, &c, g));
@@ -133,18 +111,21 @@ static sh_status load(const sh_grid *grid, const char *checkpoint, int nset, con
   return sh_ckpt_read(&content, checkpoint, true);
 }
 
-static void print_metrics(FILE *out, const char *split, const sh_metrics *m, double seconds) {
+static void print_metrics(const sh_trainer *t, const char *split, const sh_metrics *m, double seconds) {
+  FILE *out = stdout;
+  double best;
   fprintf(out, "%s, %.0f users, full ranking\n", split, m->n);
   for (int c = 0; c < SH_CUTS; c++)
     fprintf(out, "  HR@%-4d %.4f   NDCG@%-4d %.4f\n", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   fprintf(out, "  MRR     %.4f   %.0f users/s\n", m->mrr / m->n, m->n / seconds);
+  if (sh_dataset_optimum(&t->data, "hr@10", &best) == SH_OK)
+    fprintf(out, "  HR@10 is %.1f %% of the best possible, %.4f\n", 100 * sh_metrics_get(m, "hr@10") / best, best);
 }
 
-static sh_status write_json(const char *path, const char *checkpoint, const char *split, const sh_metrics *m) {
+static sh_status write_json(const char *path, const char *split, const sh_metrics *m) {
   FILE *f = fopen(path, "w");
   if (!f) return sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", path);
-  fprintf(f, "{\"checkpoint\":\"%s\",\"split\":\"%s\",\"users\":%.0f,\"mrr\":%.9g", checkpoint, split, m->n,
-          m->mrr / m->n);
+  fprintf(f, "{\"split\":\"%s\",\"users\":%.0f,\"mrr\":%.9g", split, m->n, m->mrr / m->n);
   for (int c = 0; c < SH_CUTS; c++)
     fprintf(f, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   fprintf(f, "}\n");
@@ -165,8 +146,8 @@ static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
     if (m.n == 0)
       status = sh_fail(SH_ERR_DATA, "%s: no user has an event to rank in split %s", t->data.path, split);
     else
-      print_metrics(stdout, split, &m, sh_now() - start);
-    if (status == SH_OK && o->json) status = write_json(o->json, o->checkpoint, split, &m);
+      print_metrics(t, split, &m, sh_now() - start);
+    if (status == SH_OK && o->json) status = write_json(o->json, split, &m);
   }
   return sh_agree(&t->grid->world, status);
 }

@@ -102,8 +102,9 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
 static void update(sh_trainer *t, double clip_scale, double *lr) {
   const sh_conf_optim *o = &t->conf.optim;
   int64_t step = t->state.step + 1;
-  *lr = sh_schedule_lr(o, o->lr, step, t->total_steps);
-  double table_lr = t->conf.table.lr > 0 ? t->conf.table.lr * *lr / o->lr : *lr;
+  double factor = sh_schedule_factor(o, step, t->total_steps);
+  double table_lr = factor * (t->conf.table.lr > 0 ? t->conf.table.lr : o->lr);
+  *lr = factor * o->lr;
   sh_dense_adamw(t->kernels, &t->model.params, o, *lr, clip_scale, step, t->exp_avg, t->exp_avg_sq);
   sh_row_hyper rows = {.lr = table_lr,
                        .beta1 = o->beta1,

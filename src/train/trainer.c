@@ -3,14 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/rng.h"
-
-static sh_row_optim row_optim(const char *name) {
-  if (!strcmp(name, "adam_lazy")) return SH_ROW_ADAM_LAZY;
-  if (!strcmp(name, "adagrad")) return SH_ROW_ADAGRAD;
-  if (!strcmp(name, "sgd")) return SH_ROW_SGD;
-  return SH_ROW_ADAM_DENSE;
-}
 
 static sh_status open_data(sh_trainer *t) {
   const sh_config *c = &t->conf;
@@ -28,8 +22,10 @@ static sh_status make_model(sh_trainer *t) {
   sh_conf_model model = c->model;
   if (!t->data.has_time && model.time_bias && strcmp(model.name, "sasrec") != 0) {
     if (!strcmp(model.name, "fuxi-beta") || !strcmp(model.name, "fuxi-alpha"))
-      return sh_fail(SH_ERR_USAGE, "model.name: %s needs times, and %s has none", model.name, t->data.path);
-    model.time_bias = false; /* nothing to learn from */
+      return sh_fail(SH_ERR_USAGE, "model.name: %s needs times, and %s has none; model.time_bias=false goes without",
+                     model.name, t->data.path);
+    model.time_bias = false;
+    sh_info("%s has no times: %s runs without its time bias", t->data.path, model.name);
   }
   SH_TRY(sh_model_create(&t->model, &model, t->grid->tensor.index, t->grid->tensor.size));
   sh_params_init(&t->model.params, (uint32_t)c->train.seed);
@@ -47,8 +43,9 @@ static sh_status make_table(sh_trainer *t) {
                          .shards = (int)c->table.shards,
                          .seed = (uint32_t)c->train.seed,
                          .init = {.kind = SH_INIT_TRUNC_NORMAL, .a = c->table.init_std},
-                         .optim = row_optim(c->table.optim),
+                         .optim = (sh_row_optim)sh_row_optim_find(c->table.optim),
                          .adagrad_initial = c->table.adagrad_initial};
+  snprintf(table.vocabulary, sizeof table.vocabulary, "%s", t->data.vocabulary);
   return sh_table_create(&t->item, &table, &t->grid->table);
 }
 
@@ -71,7 +68,7 @@ static int64_t own_rows(sh_trainer *t, bool events, int32_t *out) {
   return n;
 }
 
-static void make_candidates(sh_trainer *t) {
+static sh_status make_candidates(sh_trainer *t) {
   const sh_dataset *d = &t->data;
   t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, t->item.local_rows);
   t->nown_candidates = own_rows(t, false, t->own_candidate);
@@ -79,10 +76,13 @@ static void make_candidates(sh_trainer *t) {
   t->nown_scored = own_rows(t, true, t->own_scored);
   bool popularity = !strcmp(t->conf.loss.name, "in-batch") ||
                     (!strcmp(t->conf.loss.name, "shared") && !strcmp(t->conf.loss.sampler, "popularity"));
-  if (!popularity) return;
+  if (!popularity) return SH_OK;
+  t->train_count = SH_ARENA_ZNEW(&t->run, int64_t, d->items);
+  SH_TRY(sh_samples_count(&t->samples, t->train_count));
   t->popularity = SH_ARENA_NEW(&t->run, int64_t, d->ncandidates);
   int64_t sum = 0;
-  for (int64_t i = 0; i < d->ncandidates; i++) t->popularity[i] = sum += d->item_count[d->candidates[i]] + 1;
+  for (int64_t i = 0; i < d->ncandidates; i++) t->popularity[i] = sum += t->train_count[d->candidates[i]] + 1;
+  return SH_OK;
 }
 
 /* What a sequence of L costs, from the model's own operation counts at two lengths. */
@@ -98,12 +98,17 @@ static void set_costs(sh_trainer *t) {
   sh_loader_cost(&t->loader, 3 * (linear[0] + loss) + 3.5 * pair / 2, 3.5 * pair / 2);
 }
 
+/* With batch.tokens epochs differ a little in steps: the first one is the estimate that schedules use. */
 static int64_t total_steps(sh_trainer *t) {
   const sh_conf_train *c = &t->conf.train;
-  if (c->steps > 0) return c->steps;
-  if (t->conf.batch.tokens == 0) return c->epochs * sh_loader_steps(&t->loader, 0);
-  /* Batches by tokens differ a little from epoch to epoch: the first one is the estimate schedules use. */
-  return c->epochs * sh_loader_steps(&t->loader, 0);
+  return c->steps > 0 ? c->steps : c->epochs * sh_loader_steps(&t->loader, 0);
+}
+
+static sh_status check_schedule(const sh_trainer *t) {
+  const sh_conf_optim *o = &t->conf.optim;
+  if (t->total_steps == 0 || o->warmup < t->total_steps || o->warmup == 0) return SH_OK;
+  return sh_fail(SH_ERR_USAGE, "optim.warmup = %lld is not below the %lld steps of the run", (long long)o->warmup,
+                 (long long)t->total_steps);
 }
 
 sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid) {
@@ -114,7 +119,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   SH_TRY(open_data(t));
   SH_TRY(sh_agree(&grid->world, make_model(t)));
   SH_TRY(sh_agree(&grid->world, make_table(t)));
-  make_candidates(t);
+  SH_TRY(sh_agree(&grid->world, make_candidates(t)));
   set_costs(t);
   sh_grad_sync_create(&t->sync, &t->model.params, &grid->data, conf->comm.bucket);
   for (int i = 0; i < 2; i++) {
@@ -122,6 +127,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
     sh_fetch_init(&t->stage[i].fetch, &t->item);
   }
   t->total_steps = total_steps(t);
+  SH_TRY(check_schedule(t));
   t->state.best_metric = -1;
   return SH_OK;
 }

@@ -41,10 +41,12 @@ typedef struct sh_trainer {
   sh_arena run, step, scratch;
   const sh_kernels *kernels;
   sh_run_state state;
+  bool branched;       /* continued from a checkpoint named by the user: an earlier run in train.out is set aside */
   int64_t total_steps; /* of the run, for schedules and the ETA */
   int64_t nown_candidates, nown_scored;
   int32_t *own_candidate; /* own rows that are candidates, as local rows, ascending: what evaluation ranks */
   int32_t *own_scored;    /* and those with events: what the full softmax is over, so that every target is in it */
+  int64_t *train_count;   /* [items] events of the train part, for the same losses */
   int64_t *popularity;    /* [candidates] running sum of counts + 1 for losses that need it, else NULL */
 } sh_trainer;
 

@@ -83,7 +83,8 @@ void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
 void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
                     float *y) {
   enum { QUADS = 64 };
-  uint32_t word[4 * QUADS];
+  uint32_t word[4 * QUADS], threshold = d->threshold; /* locals: the loop below must not read through d */
+  float scale = d->scale;
   for (int64_t done = 0; done < n;) {
     int64_t element = first + done, lane = element & 3, quads = (n - done + lane + 3) / 4;
     if (quads > QUADS) quads = QUADS;
@@ -91,7 +92,7 @@ void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t 
     sh_draw at = {d->seed, d->site, d->when, (uint32_t)position, sample};
     SH_FN(random_words)(&at, (uint32_t)(element >> 2), (int)quads, word);
     SH_SIMD
-    for (int64_t k = 0; k < count; k++) y[done + k] = x[done + k] * (word[lane + k] < d->threshold ? 0.f : d->scale);
+    for (int64_t k = 0; k < count; k++) y[done + k] = x[done + k] * (word[lane + k] < threshold ? 0.f : scale);
     done += count;
   }
 }
