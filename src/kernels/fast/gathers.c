@@ -14,29 +14,27 @@ static inline lanes load(const float *p) {
   return v;
 }
 static inline void store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
+/* Halves are folded onto each other, which stays in registers on every instruction set. */
 static inline float total(lanes v) {
-  float s = 0;
-  for (int i = 0; i < LANES; i++) s += v[i];
-  return s;
+  typedef float half __attribute__((vector_size(2 * LANES)));
+  typedef float quarter __attribute__((vector_size(LANES)));
+  half h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  quarter q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+  return (q[0] + q[2]) + (q[1] + q[3]);
 }
 
-/* Sixteen dot products at a time: their lane sums are added pairwise by a transpose-like fold in memory. */
 static inline __attribute__((always_inline)) void dots(int64_t n, const int vectors, const float *h, const float *rows,
                                                        int64_t ld, const int32_t *slot, float *out) {
-  for (int64_t j0 = 0; j0 < n; j0 += LANES) {
-    int count = n - j0 < LANES ? (int)(n - j0) : LANES;
-    float part[LANES][LANES] __attribute__((aligned(64)));
-    for (int r = 0; r < count; r++) {
-      if (j0 + r + AHEAD < n) {
-        const float *next = rows + slot[j0 + r + AHEAD] * ld;
-        for (int v = 0; v < vectors; v++) __builtin_prefetch(next + v * LANES);
-      }
-      const float *e = rows + slot[j0 + r] * ld;
-      lanes s = load(h) * load(e);
-      for (int v = 1; v < vectors; v++) s += load(h + v * LANES) * load(e + v * LANES);
-      store(part[r], s);
+  for (int64_t j = 0; j < n; j++) {
+    if (j + AHEAD < n) {
+      const float *next = rows + slot[j + AHEAD] * ld;
+      for (int v = 0; v < vectors; v++) __builtin_prefetch(next + v * LANES);
     }
-    for (int r = 0; r < count; r++) out[j0 + r] = total(load(part[r]));
+    const float *e = rows + slot[j] * ld;
+    lanes s = load(h) * load(e);
+    for (int v = 1; v < vectors; v++) s += load(h + v * LANES) * load(e + v * LANES);
+    out[j] = total(s);
   }
 }
 
