@@ -68,7 +68,8 @@ typedef struct sh_layer_ops {
   /* In training the tape is always given. `out` never aliases `in`. */
   void (*forward)(const sh_layer *l, const sh_ctx *c, const sh_args *a);
   void (*backward)(const sh_layer *l, const sh_ctx *c, const sh_args *a);
-  /* Multiply-adds x2 of forward for a batch (exact causal pairs); linear and attention parts (DESIGN 6: 3x, 3.5x). */
+  /* Multiply-adds x2 of forward for a batch (exact causal pairs); linear and attention parts (a step counts them 3x
+   * and 3.5x). */
   void (*flops)(const sh_layer *l, const sh_batch *b, double *linear, double *attention);
   bool needs_time_runs;
   bool supports_last_only;

@@ -3,7 +3,7 @@
  *   loss = scale * sum over tokens of ( logsumexp(s+, s_1 .. s_R) - s+ ),   scale = 1 / tokens of the global batch
  *   s = h . e / temperature with h, e of length 1 (l2_norm) or as they are
  *
- * sampled: R negatives of each token; a negative equal to the positive is masked (Zhai et al. 2024; golden section 5).
+ * sampled: R negatives of each token; a negative equal to the positive is masked (Zhai et al. 2024).
  * shared:  one set of R negatives for all tokens with logQ correction (Bengio & Senecal 2008; Yi et al. 2019): a
  *          candidate's logit is lowered by log of its expected count in the set; also in-batch negatives.
  */

@@ -1,7 +1,7 @@
 /* nn/loss_rows.h: length-normalised copies of hidden states and item rows, and the way back.
  *
- * n(x) = x / max(|x|, eps); the gradient through a clamped length is zero along the length (golden reference section
- * 5). With l2_norm off the copy is plain.
+ * n(x) = x / max(|x|, eps); the gradient through a clamped length is zero along the length. With l2_norm off the copy
+ * is plain.
  */
 #ifndef SH_NN_LOSS_ROWS_H
 #define SH_NN_LOSS_ROWS_H

@@ -59,7 +59,7 @@ sh_status sh_bench_eval(sh_bench_state *b);
  * own (freed also after a failure). */
 sh_status sh_bench_stage(sh_trainer *t, sh_stage *s, int64_t step);
 void sh_bench_stage_free(sh_stage *s);
-/* FLOP of a whole training step on this rank's part (DESIGN: linear 3x, attention 3.5x, loss). */
+/* FLOP of a whole training step on this rank's part (linear 3x, attention 3.5x, loss). */
 double sh_bench_step_flops(sh_trainer *t, const sh_stage *s);
 
 /* A data set with MovieLens-1M's lengths, gaps between events and number of candidates, drawn from a fixed seed. */

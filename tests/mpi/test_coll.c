@@ -17,9 +17,7 @@ static sh_grid grid_of(int tensor) {
 }
 
 /* Small whole numbers: sums are exact in any order. */
-static int value(int rank, int64_t i) {
-  return (int)((rank * 37 + i * 11) % 101) - 50;
-}
+static int value(int rank, int64_t i) { return (int)((rank * 37 + i * 11) % 101) - 50; }
 
 static void reductions_of(const sh_axis *a, int64_t n) {
   size_t m = (size_t)n + 1;
@@ -104,9 +102,7 @@ static void test_grid(void **state) {
   assert_all(sh_grid_create(&g, &comm, 0) == SH_ERR_USAGE);
 }
 
-static int64_t length(int rank) {
-  return rank % 3 == 1 ? 0 : 5 + 3 * rank;
-} /* ranks 1, 4, 7 have nothing */
+static int64_t length(int rank) { return rank % 3 == 1 ? 0 : 5 + 3 * rank; } /* ranks 1, 4, 7 have nothing */
 
 static void gathers_of(const sh_axis *a) {
   int P = a->size;

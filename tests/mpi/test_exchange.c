@@ -12,9 +12,7 @@
 static uint32_t draw(int a, int64_t b, int c) {
   return sh_random4(5, SH_SITE(SH_SITE_TEST, 1), (uint32_t)a, b, (uint32_t)c, 0).v[0];
 }
-static float number(int a, int64_t b, int c) {
-  return sh_uniform(draw(a, b, c)) - 0.5f;
-}
+static float number(int a, int64_t b, int c) { return sh_uniform(draw(a, b, c)) - 0.5f; }
 
 /* How many ids `rank` wants of `owner` in a plan: rank 1 asks nothing, nobody asks rank 2. */
 static int64_t wants(int plan, int rank, int owner) {

@@ -43,9 +43,7 @@ static int teardown(void **state) {
 }
 
 static const int64_t R = 101, C = 12;
-static float value(int64_t r, int64_t c) {
-  return (float)(r * 1000 + c);
-}
+static float value(int64_t r, int64_t c) { return (float)(r * 1000 + c); }
 
 /* Rows [first, last) of R that rank `index` of `size` holds; the last rank of several holds none. */
 static void own_rows(int index, int size, int64_t *first, int64_t *last) {

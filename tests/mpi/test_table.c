@@ -20,9 +20,7 @@ static int64_t key_of(int64_t V, int step, int64_t i) {
   uint32_t n = (uint32_t)(draw(step, i, 0) % 2 ? V : (V + 19) / 20);
   return (int64_t)sh_below(draw(step, i, 1), n);
 }
-static float grad_of(int step, int64_t i, int64_t d) {
-  return sh_uniform(draw(step, i, 2 + (uint32_t)d)) - 0.3f;
-}
+static float grad_of(int step, int64_t i, int64_t d) { return sh_uniform(draw(step, i, 2 + (uint32_t)d)) - 0.3f; }
 static bool is_mine(const sh_axis *a, int64_t i) {
   if (a->size == 1) return true;
   int64_t turn = i % (a->size - 1);
@@ -50,9 +48,7 @@ static dense dense_of(const sh_table_conf *c) {
   return r;
 }
 
-static void dense_free(dense *r) {
-  free(r->p), free(r->m), free(r->v), free(r->g), free(r->touched);
-}
+static void dense_free(dense *r) { free(r->p), free(r->m), free(r->v), free(r->g), free(r->touched); }
 
 static double dense_grad(dense *r, int step, int64_t n) {
   memset(r->g, 0, sizeof *r->g * (size_t)(r->V * r->D));

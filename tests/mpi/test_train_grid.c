@@ -8,7 +8,7 @@
 #include "support/train_data.h"
 
 enum { STEPS = 20 };
-static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* DESIGN.md 6, "to rounding" */
+static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
 
 static char folder[256], data[300], tiny_data[300], timeless_data[300], even_data[300];
 static sh_grid grid, self;

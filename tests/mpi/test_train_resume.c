@@ -7,7 +7,7 @@
 #include "support/train_data.h"
 
 enum { STEPS = 30, EPOCH = 4 };
-static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* DESIGN.md 6, "to rounding" */
+static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
 
 static char folder[256], data[300], checkpoints[300], latest[320];
 static sh_grid grid, self, fewer; /* all ranks; each alone; all but the last */

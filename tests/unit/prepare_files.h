@@ -50,9 +50,7 @@ static inline void put_bytes(const char *name, const void *bytes, size_t n) {
   assert_int_equal(fclose(f), 0);
 }
 
-static inline void put_text(const char *name, const char *text) {
-  put_bytes(name, text, strlen(text));
-}
+static inline void put_text(const char *name, const char *text) { put_bytes(name, text, strlen(text)); }
 
 static inline void put_gzip(const char *name, const char *text) {
   gzFile f = gzopen(in_folder(name), "wb");

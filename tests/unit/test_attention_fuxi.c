@@ -96,9 +96,7 @@ static result result_make(const problem *p) {
   return r;
 }
 
-static void result_free(result *r) {
-  free(r->out), free(r->dq), free(r->dk), free(r->dv), free(r->dpos), free(r->dts);
-}
+static void result_free(result *r) { free(r->out), free(r->dq), free(r->dk), free(r->dv), free(r->dpos), free(r->dts); }
 
 static void describe(const problem *p, result *r, sh_heads_io *h, sh_fuxi_maps *m) {
   *h = (sh_heads_io){.L = p->L, .query_first = p->first, .dqk = p->dqk, .dv = p->dv};

@@ -63,9 +63,7 @@ static void store(const char *path, const char *data, size_t size) {
   fclose(f);
 }
 
-static sh_status verify(const char *path) {
-  return sh_checkpoint_verify(path, nowhere);
-}
+static sh_status verify(const char *path) { return sh_checkpoint_verify(path, nowhere); }
 
 static void whole_file_is_whole(void **state) {
   (void)state;

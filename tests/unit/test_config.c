@@ -20,9 +20,7 @@ static int setup(void **state) {
   return 0;
 }
 
-static void assert_message(const char *expected) {
-  assert_string_equal(sh_error_message(), expected);
-}
+static void assert_message(const char *expected) { assert_string_equal(sh_error_message(), expected); }
 static void assert_says(const char *part) {
   if (!strstr(sh_error_message(), part)) fail_msg("message '%s' lacks '%s'", sh_error_message(), part);
 }
