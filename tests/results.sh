@@ -27,7 +27,7 @@ queue() {
 hstu-file|ml-1m/hstu|ml-1m-file|
 hstu-shuffle|ml-1m/hstu|ml-1m-shuffle|
 sasrec-shuffle|ml-1m/sasrec|ml-1m-shuffle|
-fuxi-alpha-shuffle|ml-1m/fuxi-alpha|ml-1m-shuffle|
+fuxi-alpha-shuffle|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3
 hstu-large-shuffle|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4
 hstu-two-out|ml-1m/hstu|ml-1m-shuffle|data.split=leave-two-out
 beauty-sasrec-full|amazon-beauty/sasrec-full|beauty|
