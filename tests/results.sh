@@ -31,6 +31,8 @@ fuxi-alpha-shuffle|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3
 hstu-large-shuffle|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4
 hstu-two-out|ml-1m/hstu|ml-1m-shuffle|data.split=leave-two-out
 beauty-sasrec-full|amazon-beauty/sasrec-full|beauty|
+fuxi-alpha-shuffle-s1|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3 train.seed=1
+hstu-file-s2|ml-1m/hstu|ml-1m-file|train.seed=2
 hstu-full|ml-1m/hstu|ml-1m-shuffle|loss.name=full train.eval_every=2 train.epochs=40
 RUNS
 }
