@@ -43,5 +43,5 @@ const char *sh_kernels_isa(void) { return sh_kernels_best()->name; }
 
 int64_t sh_attention_work(int64_t L, int64_t dqk, int64_t dv) {
   int64_t padded = (L + 15) / 16 * 16;
-  return padded * (4 * (dqk + dv) + 8) + 16 * 256 * 8 + 16 * 8 * (dqk + 3 * dv);
+  return padded * (4 * (dqk + dv) + 8) + 272 * 3 * (dqk + dv) + 16 * 256 * 8 + 130 * 16 + 16 * 8 * (dqk + 3 * dv);
 }

@@ -1,20 +1,22 @@
-/* FuXi's attention of one sequence and head (see kernels/kernels.h). The maps of a tile lie below each other, 16 rows a
- * channel, so that one product with the values serves all channels. */
+/* FuXi's attention of one sequence and head (see kernels/kernels.h), a block of keys at a time as in attention_hstu.c.
+ * The maps of a tile lie below each other, 16 rows a channel, so that one product with the values serves all channels.
+ */
 #include <math.h>
 
 #include "kernels/fast/tiles.h"
-#include "kernels/fast/vec.h"
 
 enum { TILE = TILE_Q * TILE_K };
 
-/* Key times from the sequence's first, as double: differences below 2^53 are exact, and rounding 1 + x to float is the
- * single rounding that converting the integer would be. */
-static void pack_times(const sh_fuxi_maps *m, int L, double *at) {
-  for (int j = 0; j < L; j++) at[j] = (double)(m->time[j] - m->time[0]);
-}
-
 static bool by_function(const sh_fuxi_maps *m) { return m->channels < 3 && m->time; }
 static bool by_bucket(const sh_fuxi_maps *m) { return m->channels == 3 && m->bias.ts; }
+
+/* Key times from the sequence's first, as double: differences below 2^53 are exact, and rounding 1 + x to float is the
+ * single rounding that converting the integer would be. */
+static void pack_times(const sh_fuxi_maps *m, int k0, int nk, double *at) {
+  int j = 0;
+  for (; j < nk; j++) at[j] = (double)(m->time[k0 + j] - m->time[0]);
+  for (; j < tile_pad(nk); j++) at[j] = 0;
+}
 
 static inline __attribute__((always_inline)) float since(double next, double at, float more) {
   double x = next - at;
@@ -22,39 +24,58 @@ static inline __attribute__((always_inline)) float since(double next, double at,
   return (float)(x + (double)more);
 }
 
-/* The time map of query i over keys k0 .. k0+n-1. */
+/* The workspace: a block of keys, a tile's maps, and what backward needs besides. */
+typedef struct fuxi_work {
+  int C, dqk;          /* dqk 0 without a semantic channel */
+  double *at;          /* [TILE_K] key times */
+  float *kt, *v;       /* [dqk x TILE_LD], forward [TILE_K x dv], backward transposed [dv x TILE_LD] */
+  float *maps, *o;     /* [C x TILE], forward [C TILE_Q x dv] out, backward dout */
+  float *qbuf, *dqbuf; /* [TILE_Q x dqk] */
+  float *k, *dkt, *dvt, *g, *sums;
+} fuxi_work;
+static fuxi_work workspace(const sh_heads_io *h, const sh_fuxi_maps *m, float *work) {
+  int64_t C = m->channels, dqk = C == 3 ? h->dqk : 0, dv = h->dv;
+  fuxi_work w = {.C = (int)C, .dqk = (int)dqk, .at = (double *)(void *)work};
+  w.kt = work + 2 * TILE_K, w.v = w.kt + dqk * TILE_LD, w.maps = w.v + dv * TILE_LD, w.o = w.maps + C * TILE;
+  w.qbuf = w.o + C * TILE_Q * dv, w.dqbuf = w.qbuf + TILE_Q * dqk, w.k = w.dqbuf + TILE_Q * dqk;
+  w.dkt = w.k + dqk * TILE_K, w.dvt = w.dkt + dqk * TILE_LD, w.g = w.dvt + dv * TILE_LD, w.sums = w.g + C * TILE;
+  return w;
+}
+
+/* The time map of query i over n keys from k0, to the end of the last vector. */
 static void time_row(const sh_fuxi_maps *m, const double *at, int i, int k0, int n, float *t) {
   if (by_bucket(m)) {
     tile_expand_runs(&m->bias, i, k0, n, t);
   } else if (by_function(m)) {
     double next = (double)(m->next_time[i] - m->time[0]);
     float a = m->a, b = m->b, rate = expf(b);
-    at += k0;
+    int np = tile_pad(n);
     if (m->time_function == 0) {
       SH_SIMD
-      for (int j = 0; j < n; j++) t[j] = a * vec_exp(-b * vec_log(since(next, at[j], 1.f)));
+      for (int j = 0; j < np; j++) t[j] = a * vec_exp(-b * vec_log(since(next, at[j], 1.f)));
     } else {
       SH_SIMD
-      for (int j = 0; j < n; j++) t[j] = a * vec_exp(-rate * since(next, at[j], 0.f));
+      for (int j = 0; j < np; j++) t[j] = a * vec_exp(-rate * since(next, at[j], 0.f));
     }
   } else {
-    memset(t, 0, sizeof(float) * (size_t)n);
+    tile_clear(0, tile_pad(n), t);
   }
 }
 
-/* Also takes g, the map's gradient. The sums over all pairs cancel almost entirely: hence double. */
-static void time_row_back(const sh_fuxi_maps *m, const double *at, int i, int k0, int n, float *t, const float *g) {
+/* Also takes g, the map's gradient, zero beyond n. The sums over all pairs cancel almost entirely: hence double. */
+static void time_row_back(const sh_fuxi_maps *m, const double *at, int i, int k0, int n, float *t, const float *g,
+                          float *sums) {
   if (!by_function(m)) {
     time_row(m, at, i, k0, n, t);
-    if (by_bucket(m)) tile_sum_runs(&m->bias, i, k0, n, g);
+    if (by_bucket(m)) tile_sum_runs(&m->bias, i, k0, n, g, sums);
     return;
   }
   double next = (double)(m->next_time[i] - m->time[0]), da = 0, db = 0;
   float a = m->a, b = m->b, rate = expf(b);
-  at += k0;
+  int np = tile_pad(n);
   if (m->time_function == 0) {
     SH_PRAGMA(omp simd reduction(+ : da, db))
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < np; j++) {
       float ln = vec_log(since(next, at[j], 1.f)), e = vec_exp(-b * ln);
       double ge = (double)g[j] * (double)e;
       t[j] = a * e;
@@ -63,7 +84,7 @@ static void time_row_back(const sh_fuxi_maps *m, const double *at, int i, int k0
     }
   } else {
     SH_PRAGMA(omp simd reduction(+ : da, db))
-    for (int j = 0; j < n; j++) {
+    for (int j = 0; j < np; j++) {
       float x = rate * since(next, at[j], 0.f), e = vec_exp(-x);
       double ge = (double)g[j] * (double)e;
       t[j] = a * e;
@@ -75,109 +96,111 @@ static void time_row_back(const sh_fuxi_maps *m, const double *at, int i, int k0
   *m->db += (double)a * db;
 }
 
-static void clear_row(int channels, int from, int to, float *maps) {
-  for (int ch = 0; ch < channels; ch++)
-    for (int j = from; j < to; j++) maps[ch * TILE + j] = 0;
+static void position_row(const sh_fuxi_maps *m, int i, int k0, int n, float *p) {
+  const float *pos = m->bias.pos + (k0 - i);
+  for (int j = 0; j < n; j += LANES) lanes_store(p + j, lanes_load_n(pos + j, n - j < LANES ? n - j : LANES));
 }
 
-/* Keys that query i sees of those from k0 on; rows past the last query see none. */
-static inline int seen(int i, int last, int k0, int kp) {
-  int n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
-  return i > last || n < 0 ? 0 : n;
+static void map_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, int n, int kp, float inv, float *p) {
+  if (n > 0) {
+    position_row(m, i, k0, n, p);
+    time_row(m, w->at, i, k0, n, p + TILE);
+    for (int j = 0; w->C == 3 && j < n; j += LANES) silu_lanes(inv, p + 2 * TILE + j);
+  }
+  for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, p + ch * TILE);
 }
 
 void SH_FN(fuxi_attention)(const sh_heads_io *h, const sh_fuxi_maps *m, float divisor, float *work) {
-  int L = h->L, Lp = tile_pad(L), C = m->channels, dqk = C == 3 ? h->dqk : 0, dv = h->dv;
-  double *at = (double *)(void *)work;
-  float *kt = work + 2 * Lp, *v = kt + (int64_t)dqk * Lp, *maps = v + (int64_t)Lp * dv, *o = maps + C * TILE;
-  float *qbuf = o + (int64_t)C * TILE_Q * dv, inv = 1.f / divisor;
-  if (by_function(m)) pack_times(m, L, at);
-  if (C == 3) tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
-  tile_pack_rows(L, Lp, dv, h->v, h->ldkv, v);
-  for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
-    int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, row = i0 - h->query_first;
-    tile_rows q = {0};
-    if (C == 3) q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, qbuf);
-    for (int k0 = 0; k0 < keys; k0 += TILE_K) {
-      int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
-      if (C == 3) sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, maps + 2 * TILE, TILE_K, false);
-      for (int r = 0; r < TILE_Q; r++) {
-        int i = i0 + r, n = seen(i, keys - 1, k0, kp);
-        float *p = maps + r * TILE_K, *s = p + 2 * TILE;
-        clear_row(C, n, kp, p);
-        if (n == 0) continue;
-        memcpy(p, m->bias.pos + (k0 - i), sizeof(float) * (size_t)n);
-        time_row(m, at, i, k0, n, p + TILE);
-        if (C < 3) continue;
-        SH_SIMD
-        for (int j = 0; j < n; j++) s[j] = s[j] * vec_sigmoid(s[j]) * inv;
+  fuxi_work w = workspace(h, m, work);
+  int L = h->L, dqk = w.dqk, dv = h->dv;
+  for (int k0 = 0; k0 < L; k0 += TILE_K) {
+    int nk = L - k0 < TILE_K ? L - k0 : TILE_K;
+    if (by_function(m)) pack_times(m, k0, nk, w.at);
+    if (dqk) tile_pack_transposed(nk, tile_pad(nk), dqk, h->k + (int64_t)k0 * h->ldkv, h->ldkv, w.kt, TILE_LD);
+    tile_pack_rows(nk, tile_pad(nk), dv, h->v + (int64_t)k0 * h->ldkv, h->ldkv, w.v);
+    for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q) {
+      int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, row = i0 - h->query_first;
+      int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
+      if (dqk) {
+        tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, w.qbuf);
+        sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w.kt, TILE_LD, w.maps + 2 * TILE, TILE_K, false);
       }
-      sh_gemm(C * TILE_Q, dv, kp, maps, TILE_K, v + (int64_t)k0 * dv, dv, o, dv, k0 > 0);
+      for (int r = 0; r < TILE_Q; r++)
+        map_row(m, &w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, 1.f / divisor, w.maps + r * TILE_K);
+      sh_gemm(w.C * TILE_Q, dv, kp, w.maps, TILE_K, w.v, dv, w.o, dv, false);
+      for (int r = 0; r < nq; r++)
+        for (int ch = 0; ch < w.C; ch++) {
+          float *out = h->out + (int64_t)(row + r) * h->ldout + ch * m->channel_stride;
+          const float *o = w.o + (int64_t)(ch * TILE_Q + r) * dv;
+          if (k0 == 0)
+            memcpy(out, o, sizeof(float) * (size_t)dv);
+          else
+            tile_add(dv, o, out);
+        }
     }
-    for (int ch = 0; ch < C; ch++)
-      tile_put(o + (int64_t)ch * TILE_Q * dv, nq, dv, h->out + (int64_t)row * h->ldout + ch * m->channel_stride,
-               h->ldout);
   }
 }
 
 /* One row. On entry g holds dout.v of every channel and p's semantic row q.k; on return p holds the maps and g's
  * semantic row the gradient of the scores. */
-static void back_row(const sh_fuxi_maps *m, const double *at, int i, int k0, int n, int kp, float inv, float *p,
+static void back_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, int n, int kp, float inv, float *p,
                      float *g) {
-  clear_row(m->channels, n, kp, p);
-  clear_row(m->channels, n, kp, g);
-  if (n == 0) return;
-  memcpy(p, m->bias.pos + (k0 - i), sizeof(float) * (size_t)n);
-  float *dpos = m->bias.dpos + (k0 - i);
-  SH_SIMD
-  for (int j = 0; j < n; j++) dpos[j] += g[j];
-  time_row_back(m, at, i, k0, n, p + TILE, g + TILE);
-  if (m->channels < 3) return;
-  float *s = p + 2 * TILE, *ds = g + 2 * TILE;
-  SH_SIMD
-  for (int j = 0; j < n; j++) {
-    float x = s[j], sig = vec_sigmoid(x);
-    s[j] = x * sig * inv;
-    ds[j] = ds[j] * sig * (1.f + x * (1.f - sig)) * inv;
+  for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, g + ch * TILE);
+  if (n > 0) {
+    position_row(m, i, k0, n, p);
+    tile_add(n, g, m->bias.dpos + (k0 - i));
+    time_row_back(m, w->at, i, k0, n, p + TILE, g + TILE, w->sums);
+    for (int j = 0; w->C == 3 && j < n; j += LANES) silu_lanes_back(inv, p + 2 * TILE + j, g + 2 * TILE + j);
+  }
+  for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, p + ch * TILE);
+}
+
+/* Queries i0 .. i0+nq-1 against the packed block of nk keys from k0. */
+static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_work *w, float inv, int i0, int k0,
+                      int nk) {
+  int L = h->L, dqk = w->dqk, dv = h->dv, C = w->C, nq = L - i0 < TILE_Q ? L - i0 : TILE_Q;
+  int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
+  tile_rows q = {0};
+  if (dqk) {
+    q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, w->qbuf);
+    sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_K, false);
+  }
+  for (int ch = 0; ch < C; ch++)
+    tile_pack_rows(nq, TILE_Q, dv, h->dout + (int64_t)i0 * h->ldout + ch * m->channel_stride, h->ldout,
+                   w->o + (int64_t)ch * TILE_Q * dv);
+  sh_gemm(C * TILE_Q, kp, dv, w->o, dv, w->v, TILE_LD, w->g, TILE_K, false);
+  for (int r = 0; r < TILE_Q; r++)
+    back_row(m, w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->maps + r * TILE_K, w->g + r * TILE_K);
+  sh_gemm_tn(dv, kp, C * TILE_Q, w->o, dv, w->maps, TILE_K, w->dvt, TILE_LD, true);
+  if (!dqk) return;
+  sh_gemm_tn(dqk, kp, TILE_Q, q.at, q.ld, w->g + 2 * TILE, TILE_K, w->dkt, TILE_LD, true);
+  sh_gemm(TILE_Q, dqk, kp, w->g + 2 * TILE, TILE_K, w->k, dqk, w->dqbuf, dqk, false);
+  for (int r = 0; r < nq; r++) {
+    float *to = h->dq + (int64_t)(i0 + r) * h->ldq;
+    if (k0 == 0)
+      memcpy(to, w->dqbuf + (int64_t)r * dqk, sizeof(float) * (size_t)dqk);
+    else
+      tile_add(dqk, w->dqbuf + (int64_t)r * dqk, to);
   }
 }
 
 void SH_FN(fuxi_attention_back)(const sh_heads_io *h, const sh_fuxi_maps *m, float divisor, float *work) {
-  int L = h->L, Lp = tile_pad(L), C = m->channels, dqk = C == 3 ? h->dqk : 0, dv = h->dv;
-  double *at = (double *)(void *)work;
-  float *kt = work + 2 * Lp, *vt = kt + (int64_t)dqk * Lp, *k = vt + (int64_t)dv * Lp, *dk = k + (int64_t)Lp * dqk;
-  float *dvp = dk + (int64_t)Lp * dqk, *maps = dvp + (int64_t)Lp * dv, *g = maps + C * TILE, *dout = g + C * TILE;
-  float *qbuf = dout + (int64_t)C * TILE_Q * dv, *dqbuf = qbuf + (int64_t)TILE_Q * dqk, inv = 1.f / divisor;
-  if (by_function(m)) pack_times(m, L, at);
-  if (C == 3) {
-    tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
-    tile_pack_rows(L, Lp, dqk, h->k, h->ldkv, k);
-  }
-  tile_pack_transposed(L, Lp, dv, h->v, h->ldkv, vt);
-  memset(dk, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvp follows dk */
-  for (int i0 = 0; i0 < L; i0 += TILE_Q) {
-    int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq;
-    tile_rows q = {0};
-    if (C == 3) q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, qbuf);
-    for (int ch = 0; ch < C; ch++)
-      tile_pack_rows(nq, TILE_Q, dv, h->dout + (int64_t)i0 * h->ldout + ch * m->channel_stride, h->ldout,
-                     dout + (int64_t)ch * TILE_Q * dv);
-    float *dq = nq == TILE_Q && C == 3 ? h->dq + (int64_t)i0 * h->ldq : dqbuf;
-    int lddq = nq == TILE_Q ? h->ldq : dqk;
-    for (int k0 = 0; k0 < keys; k0 += TILE_K) {
-      int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
-      float *s = maps + 2 * TILE, *ds = g + 2 * TILE;
-      if (C == 3) sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, s, TILE_K, false);
-      sh_gemm(C * TILE_Q, kp, dv, dout, dv, vt + k0, Lp, g, TILE_K, false);
-      for (int r = 0; r < TILE_Q; r++)
-        back_row(m, at, i0 + r, k0, seen(i0 + r, keys - 1, k0, kp), kp, inv, maps + r * TILE_K, g + r * TILE_K);
-      sh_gemm_tn(kp, dv, C * TILE_Q, maps, TILE_K, dout, dv, dvp + (int64_t)k0 * dv, dv, true);
-      if (C < 3) continue;
-      sh_gemm_tn(kp, dqk, TILE_Q, ds, TILE_K, q.at, q.ld, dk + (int64_t)k0 * dqk, dqk, true);
-      sh_gemm(TILE_Q, dqk, kp, ds, TILE_K, k + (int64_t)k0 * dqk, dqk, dq, lddq, k0 > 0);
+  fuxi_work w = workspace(h, m, work);
+  int L = h->L, dqk = w.dqk, dv = h->dv;
+  if (by_bucket(m)) memset(w.sums, 0, sizeof(float) * TILE_RUNS * LANES);
+  for (int k0 = 0; k0 < L; k0 += TILE_K) {
+    int nk = L - k0 < TILE_K ? L - k0 : TILE_K, kp = tile_pad(nk);
+    int64_t first = (int64_t)k0 * h->ldkv;
+    if (by_function(m)) pack_times(m, k0, nk, w.at);
+    if (dqk) {
+      tile_pack_transposed(nk, kp, dqk, h->k + first, h->ldkv, w.kt, TILE_LD);
+      tile_pack_rows(nk, kp, dqk, h->k + first, h->ldkv, w.k);
     }
-    if (nq < TILE_Q && C == 3) tile_put(dqbuf, nq, dqk, h->dq + (int64_t)i0 * h->ldq, h->ldq);
+    tile_pack_transposed(nk, kp, dv, h->v + first, h->ldkv, w.v, TILE_LD);
+    memset(w.dkt, 0, sizeof(float) * (size_t)(dqk + dv) * TILE_LD); /* dvt follows dkt */
+    for (int i0 = k0; i0 < L; i0 += TILE_Q) back_tile(h, m, &w, 1.f / divisor, i0, k0, nk);
+    if (dqk) sh_transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
+    sh_transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
   }
-  if (C == 3) tile_put(dk, L, dqk, h->dk, h->ldkv);
-  tile_put(dvp, L, dv, h->dv_, h->ldkv);
+  if (by_bucket(m)) tile_add_sums(w.sums, m->bias.dts);
 }

@@ -1,98 +1,122 @@
-/* HSTU's pointwise attention of one sequence and head (see kernels/kernels.h). */
+/* HSTU's pointwise attention of one sequence and head (see kernels/kernels.h), a block of keys at a time: its keys and
+ * values, and in backward their gradients, stay in L2 while all queries that see them pass. */
 #include "kernels/fast/tiles.h"
-#include "kernels/fast/vec.h"
 
-/* Scores of one query row against n keys from k0, biased in place. */
-static void add_bias(const sh_rel_bias *b, int i, int k0, int n, float *s, float *expanded) {
-  const float *pos = b->pos + (k0 - i);
-  if (b->ts) {
-    tile_expand_runs(b, i, k0, n, expanded);
-    SH_SIMD
-    for (int j = 0; j < n; j++) s[j] += pos[j] + expanded[j];
-  } else {
-    SH_SIMD
-    for (int j = 0; j < n; j++) s[j] += pos[j];
+/* Add the bias of query i to n scores against keys from k0. `times` holds the expanded time bias, or zeros. */
+LANES_INLINE void add_bias(const sh_rel_bias *b, int i, int k0, int n, float *times, float *s) {
+  float last[LANES];
+  if (b->ts) tile_expand_runs(b, i, k0, n, times);
+  for (int j = 0; j < n; j += LANES) {
+    const float *pos = TILE_TAIL(b->pos + (k0 - i), j, n, last);
+    lanes_store(s + j, lanes_load(s + j) + lanes_load(pos) + lanes_load(times + j));
   }
 }
 
 void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
-  int L = h->L, Lp = tile_pad(L), dqk = h->dqk, dv = h->dv;
-  float *kt = work, *v = kt + (int64_t)dqk * Lp, *s = v + (int64_t)Lp * dv, *expanded = s + TILE_Q * TILE_K;
-  float *qbuf = expanded + TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk, inv = 1.f / divisor;
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
-  tile_pack_rows(L, Lp, dv, h->v, h->ldkv, v);
-  for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
-    int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, row = i0 - h->query_first;
-    tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, qbuf);
-    float *out = h->out + (int64_t)row * h->ldout, *o = nq == TILE_Q ? out : obuf;
-    int ldo = nq == TILE_Q ? h->ldout : dv;
-    for (int k0 = 0; k0 < keys; k0 += TILE_K) {
-      int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
-      sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, s, TILE_K, false);
+  int L = h->L, dqk = h->dqk, dv = h->dv;
+  float *kt = work, *v = kt + (int64_t)dqk * TILE_LD, *s = v + (int64_t)TILE_K * dv, *times = s + TILE_Q * TILE_K;
+  float *qbuf = times + TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk, inv = 1.f / divisor;
+  memset(times, 0, sizeof(float) * TILE_K);
+  for (int k0 = 0; k0 < L; k0 += TILE_K) {
+    int nk = L - k0 < TILE_K ? L - k0 : TILE_K;
+    tile_pack_transposed(nk, tile_pad(nk), dqk, h->k + (int64_t)k0 * h->ldkv, h->ldkv, kt, TILE_LD);
+    tile_pack_rows(nk, tile_pad(nk), dv, h->v + (int64_t)k0 * h->ldkv, h->ldkv, v);
+    for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q) {
+      int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, row = i0 - h->query_first;
+      int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
+      tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, qbuf);
+      float *out = h->out + (int64_t)row * h->ldout;
+      sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt, TILE_LD, s, TILE_K, false);
       for (int r = 0; r < nq; r++) {
-        int i = i0 + r, n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
+        int n = tile_seen(i0 + r, L, k0, kp);
         float *x = s + r * TILE_K;
-        if (n < 0) n = 0;
-        add_bias(b, i, k0, n, x, expanded);
-        SH_SIMD
-        for (int j = 0; j < n; j++) x[j] = x[j] * vec_sigmoid(x[j]) * inv;
-        for (int j = n; j < kp; j++) x[j] = 0;
+        add_bias(b, i0 + r, k0, n, times, x);
+        for (int j = 0; j < n; j += LANES) silu_lanes(inv, x + j);
+        tile_clear(n, kp, x);
       }
-      sh_gemm(TILE_Q, dv, kp, s, TILE_K, v + (int64_t)k0 * dv, dv, o, ldo, k0 > 0);
+      if (nq == TILE_Q) {
+        sh_gemm(TILE_Q, dv, kp, s, TILE_K, v, dv, out, h->ldout, k0 > 0);
+        continue;
+      }
+      sh_gemm(TILE_Q, dv, kp, s, TILE_K, v, dv, obuf, dv, false);
+      for (int r = 0; r < nq; r++) {
+        float *o = out + (int64_t)r * h->ldout;
+        if (k0 == 0) memset(o, 0, sizeof(float) * (size_t)dv);
+        tile_add(dv, obuf + (int64_t)r * dv, o);
+      }
     }
-    if (nq < TILE_Q) tile_put(obuf, nq, dv, out, h->ldout);
   }
+}
+
+/* Backward's workspace: a block of keys, the transposes of their gradients, a tile. */
+typedef struct hstu_back {
+  float *kt, *vt, *k, *dkt, *dvt; /* [dqk x TILE_LD], [dv x TILE_LD], [TILE_K x dqk], as kt, as vt */
+  float *s, *g, *times, *sums;    /* [TILE_Q x TILE_K] twice, [TILE_K], [TILE_RUNS x LANES] */
+  float *qbuf, *obuf, *dqbuf;     /* short tiles */
+} hstu_back;
+static hstu_back workspace(const sh_heads_io *h, float *work) {
+  int64_t dqk = h->dqk, dv = h->dv;
+  hstu_back w = {.kt = work};
+  w.vt = w.kt + dqk * TILE_LD, w.k = w.vt + dv * TILE_LD, w.dkt = w.k + dqk * TILE_K, w.dvt = w.dkt + dqk * TILE_LD;
+  w.s = w.dvt + dv * TILE_LD, w.g = w.s + TILE_Q * TILE_K, w.times = w.g + TILE_Q * TILE_K;
+  w.sums = w.times + TILE_K, w.qbuf = w.sums + TILE_RUNS * LANES, w.obuf = w.qbuf + TILE_Q * dqk;
+  w.dqbuf = w.obuf + TILE_Q * dv;
+  return w;
 }
 
 /* One row: s holds q.k and g holds dout.v; on return s holds the attention weights and g the score gradients. */
-static void back_row(const sh_rel_bias *b, int i, int k0, int n, int kp, float inv, float *s, float *g,
-                     float *expanded) {
-  for (int j = n; j < kp; j++) s[j] = 0, g[j] = 0;
+static void back_row(const hstu_back *w, const sh_rel_bias *b, int i, int k0, int n, int kp, float inv, float *s,
+                     float *g) {
+  if (n > 0) add_bias(b, i, k0, n, w->times, s);
+  for (int j = 0; j < n; j += LANES) silu_lanes_back(inv, s + j, g + j);
+  tile_clear(n, kp, s);
+  tile_clear(n, kp, g);
   if (n == 0) return;
-  add_bias(b, i, k0, n, s, expanded);
-  SH_SIMD
-  for (int j = 0; j < n; j++) {
-    float x = s[j], sig = vec_sigmoid(x);
-    s[j] = x * sig * inv;
-    g[j] = g[j] * sig * (1.f + x * (1.f - sig)) * inv;
+  tile_add(n, g, b->dpos + (k0 - i));
+  if (b->ts) tile_sum_runs(b, i, k0, n, g, w->sums);
+}
+
+/* Queries i0 .. i0+nq-1 against the packed block of nk keys from k0. */
+static void back_tile(const sh_heads_io *h, const sh_rel_bias *b, const hstu_back *w, float inv, int i0, int k0,
+                      int nk) {
+  int L = h->L, dqk = h->dqk, dv = h->dv, nq = L - i0 < TILE_Q ? L - i0 : TILE_Q;
+  int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
+  tile_rows q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, w->qbuf);
+  tile_rows dout = tile_take(h->dout + (int64_t)i0 * h->ldout, h->ldout, nq, dv, w->obuf);
+  float *dq = h->dq + (int64_t)i0 * h->ldq;
+  sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->s, TILE_K, false);
+  sh_gemm(TILE_Q, kp, dv, dout.at, dout.ld, w->vt, TILE_LD, w->g, TILE_K, false);
+  for (int r = 0; r < TILE_Q; r++)
+    back_row(w, b, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->s + r * TILE_K, w->g + r * TILE_K);
+  sh_gemm_tn(dv, kp, TILE_Q, dout.at, dout.ld, w->s, TILE_K, w->dvt, TILE_LD, true);
+  sh_gemm_tn(dqk, kp, TILE_Q, q.at, q.ld, w->g, TILE_K, w->dkt, TILE_LD, true);
+  if (nq == TILE_Q) {
+    sh_gemm(TILE_Q, dqk, kp, w->g, TILE_K, w->k, dqk, dq, h->ldq, k0 > 0);
+    return;
   }
-  float *dpos = b->dpos + (k0 - i);
-  SH_SIMD
-  for (int j = 0; j < n; j++) dpos[j] += g[j];
-  if (b->ts) tile_sum_runs(b, i, k0, n, g);
+  sh_gemm(TILE_Q, dqk, kp, w->g, TILE_K, w->k, dqk, w->dqbuf, dqk, false);
+  for (int r = 0; r < nq; r++) {
+    float *to = dq + (int64_t)r * h->ldq;
+    if (k0 == 0) memset(to, 0, sizeof(float) * (size_t)dqk);
+    tile_add(dqk, w->dqbuf + (int64_t)r * dqk, to);
+  }
 }
 
 void SH_FN(hstu_attention_back)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
-  int L = h->L, Lp = tile_pad(L), dqk = h->dqk, dv = h->dv;
-  float *kt = work, *vt = kt + (int64_t)dqk * Lp, *k = vt + (int64_t)dv * Lp, *dk = k + (int64_t)Lp * dqk;
-  float *dvp = dk + (int64_t)Lp * dqk, *s = dvp + (int64_t)Lp * dv, *g = s + TILE_Q * TILE_K;
-  float *expanded = g + TILE_Q * TILE_K, *qbuf = expanded + TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk;
-  float *dqbuf = obuf + (int64_t)TILE_Q * dv, inv = 1.f / divisor;
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
-  tile_pack_transposed(L, Lp, dv, h->v, h->ldkv, vt);
-  tile_pack_rows(L, Lp, dqk, h->k, h->ldkv, k);
-  memset(dk, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvp follows dk */
-  for (int i0 = 0; i0 < L; i0 += TILE_Q) {
-    int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq;
-    tile_rows q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, qbuf);
-    tile_rows dout = tile_take(h->dout + (int64_t)i0 * h->ldout, h->ldout, nq, dv, obuf);
-    float *dq = nq == TILE_Q ? h->dq + (int64_t)i0 * h->ldq : dqbuf;
-    int lddq = nq == TILE_Q ? h->ldq : dqk;
-    for (int k0 = 0; k0 < keys; k0 += TILE_K) {
-      int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
-      sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, s, TILE_K, false);
-      sh_gemm(TILE_Q, kp, dv, dout.at, dout.ld, vt + k0, Lp, g, TILE_K, false);
-      for (int r = 0; r < TILE_Q; r++) {
-        int i = i0 + r, n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
-        if (r >= nq || n < 0) n = 0;
-        back_row(b, i, k0, n, kp, inv, s + r * TILE_K, g + r * TILE_K, expanded);
-      }
-      sh_gemm_tn(kp, dv, TILE_Q, s, TILE_K, dout.at, dout.ld, dvp + (int64_t)k0 * dv, dv, true);
-      sh_gemm_tn(kp, dqk, TILE_Q, g, TILE_K, q.at, q.ld, dk + (int64_t)k0 * dqk, dqk, true);
-      sh_gemm(TILE_Q, dqk, kp, g, TILE_K, k + (int64_t)k0 * dqk, dqk, dq, lddq, k0 > 0);
-    }
-    if (nq < TILE_Q) tile_put(dqbuf, nq, dqk, h->dq + (int64_t)i0 * h->ldq, h->ldq);
+  int L = h->L, dqk = h->dqk, dv = h->dv;
+  hstu_back w = workspace(h, work);
+  memset(w.times, 0, sizeof(float) * TILE_K);
+  if (b->ts) memset(w.sums, 0, sizeof(float) * TILE_RUNS * LANES);
+  for (int k0 = 0; k0 < L; k0 += TILE_K) {
+    int nk = L - k0 < TILE_K ? L - k0 : TILE_K, kp = tile_pad(nk);
+    int64_t first = (int64_t)k0 * h->ldkv;
+    tile_pack_transposed(nk, kp, dqk, h->k + first, h->ldkv, w.kt, TILE_LD);
+    tile_pack_transposed(nk, kp, dv, h->v + first, h->ldkv, w.vt, TILE_LD);
+    tile_pack_rows(nk, kp, dqk, h->k + first, h->ldkv, w.k);
+    memset(w.dkt, 0, sizeof(float) * (size_t)(dqk + dv) * TILE_LD); /* dvt follows dkt */
+    for (int i0 = k0; i0 < L; i0 += TILE_Q) back_tile(h, b, &w, 1.f / divisor, i0, k0, nk);
+    sh_transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
+    sh_transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
   }
-  tile_put(dk, L, dqk, h->dk, h->ldkv);
-  tile_put(dvp, L, dv, h->dv_, h->ldkv);
+  if (b->ts) tile_add_sums(w.sums, b->dts);
 }

@@ -60,7 +60,7 @@ void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *
   float *kt = work, *v = kt + (int64_t)dqk * Lp, *s = v + (int64_t)Lp * dv, *qbuf = s + TILE_Q * TILE_K;
   float *obuf = qbuf + (int64_t)TILE_Q * dqk;
   bool drop = d && d->threshold;
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
+  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt, Lp);
   tile_pack_rows(L, Lp, dv, h->v, h->ldkv, v);
   for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
     int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, at = i0 - h->query_first;
@@ -175,8 +175,8 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
                  .s = s,
                  .g = g,
                  .keep = keep};
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt);
-  tile_pack_transposed(L, Lp, dv, h->v, h->ldkv, vt);
+  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt, Lp);
+  tile_pack_transposed(L, Lp, dv, h->v, h->ldkv, vt, Lp);
   tile_pack_rows(L, Lp, dqk, h->k, h->ldkv, k);
   memset(dk, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvp follows dk */
   for (t.i0 = 0; t.i0 < L; t.i0 += TILE_Q) {

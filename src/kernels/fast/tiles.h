@@ -1,28 +1,31 @@
 /* kernels/fast/tiles.h: what the fused attentions share. A tile is 16 queries by at most 256 keys: 16 KB, it stays in
- * L1, and tiles right of the diagonal are never formed. Keys are packed once per sequence and head, transposed (so that
- * scores come out with keys side by side) and zero padded to whole vectors; nothing of size L x L exists. */
+ * L1, and tiles right of the diagonal are never formed. The keys of a block are packed once for all its queries,
+ * transposed (so that scores come out with keys side by side) and zero padded to whole vectors; nothing of size L x L
+ * exists, and the workspace does not grow with L. */
 #ifndef SH_KERNELS_TILES_H
 #define SH_KERNELS_TILES_H
 
-#include <string.h>
-
 #include "kernels/fast/fast.h"
+#include "kernels/fast/lanes.h"
+#include "kernels/fast/vec.h"
 #include "kernels/gemm.h"
 
-enum { TILE_Q = 16, TILE_K = 256 };
+/* Packed keys are TILE_LD floats apart: rows a power of two apart would share a few sets of the cache. */
+enum { TILE_Q = 16, TILE_K = 256, TILE_LD = TILE_K + 16, TILE_RUNS = 129 };
 
-static inline int tile_pad(int n) { return (n + 15) / 16 * 16; }
+LANES_INLINE int tile_pad(int n) { return (n + LANES - 1) / LANES * LANES; }
 
-/* to[Lp x d], tight, rows L.. zero. */
-static inline void tile_pack_rows(int L, int Lp, int d, const float *x, int ld, float *to) {
-  for (int i = 0; i < L; i++) memcpy(to + (int64_t)i * d, x + (int64_t)i * ld, sizeof(float) * (size_t)d);
-  memset(to + (int64_t)L * d, 0, sizeof(float) * (size_t)(Lp - L) * (size_t)d);
+/* to[np x d], tight, rows n.. zero. */
+static inline void tile_pack_rows(int n, int np, int d, const float *x, int ld, float *to) {
+  for (int i = 0; i < n; i++) memcpy(to + (int64_t)i * d, x + (int64_t)i * ld, sizeof(float) * (size_t)d);
+  memset(to + (int64_t)n * d, 0, sizeof(float) * (size_t)(np - n) * (size_t)d);
 }
 
-/* to[d x Lp]: transposed, columns L.. zero. */
-static inline void tile_pack_transposed(int L, int Lp, int d, const float *x, int ld, float *to) {
-  sh_transpose(L, d, x, ld, to, Lp);
-  for (int k = 0; k < d; k++) memset(to + (int64_t)k * Lp + L, 0, sizeof(float) * (size_t)(Lp - L));
+/* to[d x ldt]: transposed, columns n .. np-1 zero. */
+static inline void tile_pack_transposed(int n, int np, int d, const float *x, int ld, float *to, int ldt) {
+  sh_transpose(n, d, x, ld, to, ldt);
+  if (n < np)
+    for (int k = 0; k < d; k++) memset(to + (int64_t)k * ldt + n, 0, sizeof(float) * (size_t)(np - n));
 }
 
 /* A whole tile of 16 rows is used where it lies; the last, short one is copied and zero padded. */
@@ -39,29 +42,89 @@ static inline void tile_put(const float *buffer, int n, int d, float *x, int ld)
   for (int r = 0; r < n; r++) memcpy(x + (int64_t)r * ld, buffer + (int64_t)r * d, sizeof(float) * (size_t)d);
 }
 
-/* Expand the runs of query i over keys k0 .. k0+n-1: out[j - k0] = ts[bucket(i, j)]. */
+/* Keys of the block k0 .. k0+kp-1 that query i sees; queries past `last` see none. */
+LANES_INLINE int tile_seen(int i, int last, int k0, int kp) {
+  int n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
+  return i > last || n < 0 ? 0 : n;
+}
+
+/* x[n .. kp-1] = 0; kp is a multiple of 16. */
+LANES_INLINE void tile_clear(int n, int kp, float *x) {
+  int j = n / LANES * LANES;
+  if (j < n) lanes_store(x + j, lanes_load_n(x + j, n - j)), j += LANES;
+  for (; j < kp; j += LANES) lanes_store(x + j, (lanes){0});
+}
+
+/* y[0 .. n-1] += x[0 .. n-1], whatever n. */
+LANES_INLINE void tile_add(int n, const float *x, float *y) {
+  int j = 0;
+  for (; j + LANES <= n; j += LANES) lanes_store(y + j, lanes_load(y + j) + lanes_load(x + j));
+  if (j < n) lanes_store_n(y + j, n - j, lanes_load_n(y + j, n - j) + lanes_load_n(x + j, n - j));
+}
+
+/* x[0 .. n-1], readable to the next multiple of 16: in place when that is so, else with its last vector in `last`. */
+#define TILE_TAIL(x, j, n, last) ((j) + LANES <= (n) ? (x) + (j) : tile_tail((x) + (j), (n) - (j), last))
+LANES_INLINE const float *tile_tail(const float *x, int n, float *last) {
+  lanes_store(last, lanes_load_n(x, n));
+  return last;
+}
+
+/* First run of query i that reaches beyond key k0. */
+LANES_INLINE int32_t tile_first_run(const sh_rel_bias *b, int i, int k0) {
+  int32_t lo = b->run_start[i], hi = b->run_start[i + 1];
+  while (k0 > 0 && lo < hi) {
+    int32_t mid = (lo + hi) / 2;
+    if (b->run_end[mid] <= k0)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+/* Expand the runs of query i over keys k0 .. k0+n-1: out[j - k0] = ts[bucket(i, j)]; the rest of the last
+ * vector may be overwritten. */
 static inline void tile_expand_runs(const sh_rel_bias *b, int i, int k0, int n, float *out) {
-  int from = 0;
-  for (int32_t r = b->run_start[i]; r < b->run_start[i + 1]; r++) {
-    int to = b->run_end[r], lo = from > k0 ? from : k0, hi = to < k0 + n ? to : k0 + n;
-    float w = b->ts[b->run_bucket[r]];
-    for (int j = lo; j < hi; j++) out[j - k0] = w;
+  int from = 0, np = tile_pad(n);
+  for (int32_t r = tile_first_run(b, i, k0), end = b->run_start[i + 1]; r < end && from < n; r++) {
+    int to = b->run_end[r] - k0;
+    lanes w = b->ts[b->run_bucket[r]] - (lanes){0};
+    if (to > n) to = n;
+    for (; from < to && from + LANES <= np; from += LANES) lanes_store(out + from, w);
+    if (from < to) lanes_store_n(out + from, np - from, w);
     from = to;
-    if (from >= k0 + n) break;
   }
 }
 
-/* The transpose: dts[bucket] += sum of g over the run. */
-static inline void tile_sum_runs(const sh_rel_bias *b, int i, int k0, int n, const float *g) {
+/* The transpose: sums[bucket] += g over the run, lane by lane; tile_add_sums folds the lanes at the end. */
+static inline void tile_sum_runs(const sh_rel_bias *b, int i, int k0, int n, const float *g, float *sums) {
   int from = 0;
-  for (int32_t r = b->run_start[i]; r < b->run_start[i + 1]; r++) {
-    int to = b->run_end[r], lo = from > k0 ? from : k0, hi = to < k0 + n ? to : k0 + n;
-    float s = 0;
-    SH_SIMD_SUM(s)
-    for (int j = lo; j < hi; j++) s += g[j - k0];
-    if (hi > lo) b->dts[b->run_bucket[r]] += s;
+  for (int32_t r = tile_first_run(b, i, k0), end = b->run_start[i + 1]; r < end && from < n; r++) {
+    int to = b->run_end[r] - k0;
+    float *sum = sums + LANES * b->run_bucket[r];
+    if (to > n) to = n;
+    lanes s = lanes_load(sum);
+    for (; from + LANES <= to; from += LANES) s += lanes_load(g + from);
+    if (from < to) s += lanes_load_n(g + from, to - from);
+    lanes_store(sum, s);
     from = to;
-    if (from >= k0 + n) break;
+  }
+}
+static inline void tile_add_sums(const float *sums, float *dts) {
+  for (int k = 0; k < TILE_RUNS; k++) dts[k] += lanes_sum(lanes_load(sums + LANES * k));
+}
+
+/* One vector of s = silu(x) / divisor; silu_lanes_back also turns g, the gradient of s, into that of x. */
+LANES_INLINE void silu_lanes(float inv, float *x) {
+  SH_SIMD
+  for (int l = 0; l < LANES; l++) x[l] = x[l] * vec_sigmoid(x[l]) * inv;
+}
+LANES_INLINE void silu_lanes_back(float inv, float *x, float *g) {
+  SH_SIMD
+  for (int l = 0; l < LANES; l++) {
+    float z = x[l], sig = vec_sigmoid(z);
+    x[l] = z * sig * inv;
+    g[l] = g[l] * sig * (1.f + z * (1.f - sig)) * inv;
   }
 }
 
