@@ -98,7 +98,7 @@ static void time_row_back(const sh_fuxi_maps *m, const double *at, int i, int k0
 
 static void position_row(const sh_fuxi_maps *m, int i, int k0, int n, float *p) {
   const float *pos = m->bias.pos + (k0 - i);
-  for (int j = 0; j < n; j += LANES) lanes_store(p + j, lanes_load_n(pos + j, n - j < LANES ? n - j : LANES));
+  for (int j = 0; j < n; j += LANES) lanes_store(p + j, lanes_load_n(pos + j, lanes_next(n - j)));
 }
 
 static void map_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, int n, int kp, float inv, float *p) {

@@ -4,12 +4,10 @@
 
 /* Add the bias of query i to n scores against keys from k0. `times` holds the expanded time bias, or zeros. */
 LANES_INLINE void add_bias(const sh_rel_bias *b, int i, int k0, int n, float *times, float *s) {
-  float last[LANES];
+  const float *pos = b->pos + (k0 - i);
   if (b->ts) tile_expand_runs(b, i, k0, n, times);
-  for (int j = 0; j < n; j += LANES) {
-    const float *pos = TILE_TAIL(b->pos + (k0 - i), j, n, last);
-    lanes_store(s + j, lanes_load(s + j) + lanes_load(pos) + lanes_load(times + j));
-  }
+  for (int j = 0; j < n; j += LANES)
+    lanes_store(s + j, lanes_load(s + j) + lanes_load_n(pos + j, lanes_next(n - j)) + lanes_load(times + j));
 }
 
 void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {

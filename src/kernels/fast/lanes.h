@@ -1,71 +1,127 @@
-/* kernels/fast/lanes.h: vectors of 16 floats on every instruction set (one, two or four registers), and loads and
- * stores of their first n elements, so that no loop ends in a slow scalar tail. Static: see fast.h. */
+/* kernels/fast/lanes.h: one register of floats (16 with AVX-512, 8 with AVX2, else 4), loads and stores of its first n
+ * elements, so that no loop ends in a slow scalar tail, and elementary functions. Static: see fast.h. */
 #ifndef SH_KERNELS_LANES_H
 #define SH_KERNELS_LANES_H
 
 #include <stdint.h>
-#include <string.h>
 
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
-#endif
-
 enum { LANES = 16 };
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
+#elif defined(__AVX2__)
+#include <immintrin.h>
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t lanes_int __attribute__((vector_size(4 * LANES)));
+typedef float lanes_anywhere __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define LANES_INLINE static inline __attribute__((always_inline))
 
-LANES_INLINE lanes lanes_load(const float *p) {
-  lanes v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-LANES_INLINE void lanes_store(float *p, lanes v) { memcpy(p, &v, sizeof v); }
+LANES_INLINE lanes lanes_load(const float *p) { return *(const lanes_anywhere *)p; }
+LANES_INLINE void lanes_store(float *p, lanes v) { *(lanes_anywhere *)p = v; }
+LANES_INLINE lanes lanes_all(float x) { return x - (lanes){0}; }
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
-/* -1 for the first n of eight lanes. */
-LANES_INLINE __m256i lanes_half_mask(int n) {
+/* How many of `left` elements the next vector holds: for (k = 0; k < n; k += LANES) { int m = lanes_next(n - k); ... } */
+LANES_INLINE int lanes_next(int64_t left) { return left < LANES ? (int)left : LANES; }
+
+/* lanes_load_n, lanes_store_n: the first n (0 .. LANES) elements, others zero or untouched; nothing beyond is accessed.
+ * lanes_keep: the first n of v, others zero. lanes_reciprocal: to 1 ulp. */
+#if defined(__AVX512F__)
+LANES_INLINE __mmask16 lanes_mask(int n) { return (__mmask16)((1u << n) - 1); }
+LANES_INLINE lanes lanes_load_n(const float *p, int n) { return (lanes)_mm512_maskz_loadu_ps(lanes_mask(n), p); }
+LANES_INLINE void lanes_store_n(float *p, int n, lanes v) { _mm512_mask_storeu_ps(p, lanes_mask(n), (__m512)v); }
+LANES_INLINE lanes lanes_keep(lanes v, int n) { return (lanes)_mm512_maskz_mov_ps(lanes_mask(n), (__m512)v); }
+LANES_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)_mm512_min_ps((__m512)a, (__m512)b); }
+LANES_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)_mm512_max_ps((__m512)a, (__m512)b); }
+LANES_INLINE lanes lanes_reciprocal(lanes x) { /* an estimate of 14 bits and one step of Newton's iteration */
+  lanes r = (lanes)_mm512_rcp14_ps((__m512)x);
+  return r * (2.f - x * r);
+}
+#elif defined(__AVX2__)
+LANES_INLINE __m256i lanes_mask(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-#endif
-
-/* The first n (0 .. 16) elements, the others zero; reads nothing beyond. */
+LANES_INLINE lanes lanes_load_n(const float *p, int n) { return (lanes)_mm256_maskload_ps(p, lanes_mask(n)); }
+LANES_INLINE void lanes_store_n(float *p, int n, lanes v) { _mm256_maskstore_ps(p, lanes_mask(n), (__m256)v); }
+LANES_INLINE lanes lanes_keep(lanes v, int n) {
+  return (lanes)_mm256_and_ps((__m256)v, _mm256_castsi256_ps(lanes_mask(n)));
+}
+LANES_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)_mm256_min_ps((__m256)a, (__m256)b); }
+LANES_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)_mm256_max_ps((__m256)a, (__m256)b); }
+LANES_INLINE lanes lanes_reciprocal(lanes x) { return 1.f / x; }
+#else
 LANES_INLINE lanes lanes_load_n(const float *p, int n) {
   lanes v = {0};
-#if defined(__AVX512F__)
-  __m512 x = _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-  memcpy(&v, &x, sizeof v);
-#elif defined(__AVX2__)
-  __m256 x[2] = {_mm256_maskload_ps(p, lanes_half_mask(n)), _mm256_maskload_ps(p + 8, lanes_half_mask(n - 8))};
-  memcpy(&v, x, sizeof v);
-#else
+  if (n == LANES) return lanes_load(p);
   for (int k = 0; k < n; k++) v[k] = p[k];
-#endif
   return v;
 }
 LANES_INLINE void lanes_store_n(float *p, int n, lanes v) {
+  if (n == LANES) lanes_store(p, v);
+  for (int k = 0; k < n && n < LANES; k++) p[k] = v[k];
+}
+LANES_INLINE lanes lanes_keep(lanes v, int n) {
+  for (int k = n; k < LANES; k++) v[k] = 0;
+  return v;
+}
+LANES_INLINE lanes lanes_min(lanes a, lanes b) {
+  lanes_int less = a < b;
+  return (lanes)(((lanes_int)a & less) | ((lanes_int)b & ~less));
+}
+LANES_INLINE lanes lanes_max(lanes a, lanes b) {
+  lanes_int more = a > b;
+  return (lanes)(((lanes_int)a & more) | ((lanes_int)b & ~more));
+}
+LANES_INLINE lanes lanes_reciprocal(lanes x) { return 1.f / x; }
+#endif
+
+/* Sum and maximum over a vector: halves are folded onto each other. */
+typedef float lanes_four __attribute__((vector_size(16)));
 #if defined(__AVX512F__)
-  __m512 x;
-  memcpy(&x, &v, sizeof x);
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
+typedef float lanes_eight __attribute__((vector_size(32)));
+LANES_INLINE float lanes_sum(lanes v) {
+  lanes_eight h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  lanes_four q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
 #elif defined(__AVX2__)
-  __m256 x[2];
-  memcpy(x, &v, sizeof x);
-  _mm256_maskstore_ps(p, lanes_half_mask(n), x[0]);
-  _mm256_maskstore_ps(p + 8, lanes_half_mask(n - 8), x[1]);
+LANES_INLINE float lanes_sum(lanes v) {
+  lanes_four q = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  return (q[0] + q[2]) + (q[1] + q[3]);
+}
 #else
-  for (int k = 0; k < n; k++) p[k] = v[k];
+LANES_INLINE float lanes_sum(lanes v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+#endif
+LANES_INLINE float lanes_top(lanes v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float top = v[0];
+  for (int k = 1; k < LANES; k++) top = v[k] > top ? v[k] : top;
+  return top;
 #endif
 }
 
-/* Halves are folded onto each other, which stays in registers on every instruction set. */
-LANES_INLINE float lanes_sum(lanes v) {
-  typedef float half __attribute__((vector_size(2 * LANES)));
-  typedef float quarter __attribute__((vector_size(LANES)));
-  half h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  quarter q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
-  return (q[0] + q[2]) + (q[1] + q[3]);
+/* exp(x), relative error <= 2e-7 (2 ulp); arguments are clamped to [-87.3, 88.3], NaN stays. As vec_exp (vec.h). */
+LANES_INLINE lanes lanes_exp(lanes x) {
+  x = lanes_min(lanes_all(88.3f), lanes_max(lanes_all(-87.3f), x));
+  lanes shifted = x * 1.44269504f + 12582912.f; /* 1.5 * 2^23: rounds to the nearest integer */
+  lanes n = shifted - 12582912.f;
+  lanes r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  lanes p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.f;
+  return p * (lanes)(((lanes_int)shifted - 0x4B400000 + 127) << 23);
 }
+
+/* 1 / (1 + e^-x), absolute error <= 1e-7. */
+LANES_INLINE lanes lanes_sigmoid(lanes x) { return lanes_reciprocal(1.f + lanes_exp(-x)); }
 
 #endif

@@ -5,6 +5,8 @@
 #ifndef SH_KERNELS_TILES_H
 #define SH_KERNELS_TILES_H
 
+#include <string.h>
+
 #include "kernels/fast/fast.h"
 #include "kernels/fast/lanes.h"
 #include "kernels/fast/vec.h"
@@ -13,7 +15,8 @@
 /* Packed keys are TILE_LD floats apart: rows a power of two apart would share a few sets of the cache. */
 enum { TILE_Q = 16, TILE_K = 256, TILE_LD = TILE_K + 16, TILE_RUNS = 129 };
 
-LANES_INLINE int tile_pad(int n) { return (n + LANES - 1) / LANES * LANES; }
+/* Rows are padded to whole vectors of any instruction set. */
+LANES_INLINE int tile_pad(int n) { return (n + 15) / 16 * 16; }
 
 /* to[np x d], tight, rows n.. zero. */
 static inline void tile_pack_rows(int n, int np, int d, const float *x, int ld, float *to) {
@@ -50,23 +53,16 @@ LANES_INLINE int tile_seen(int i, int last, int k0, int kp) {
 
 /* x[n .. kp-1] = 0; kp is a multiple of 16. */
 LANES_INLINE void tile_clear(int n, int kp, float *x) {
-  int j = n / LANES * LANES;
-  if (j < n) lanes_store(x + j, lanes_load_n(x + j, n - j)), j += LANES;
-  for (; j < kp; j += LANES) lanes_store(x + j, (lanes){0});
+  for (int j = n / LANES * LANES; j < kp; j += LANES)
+    lanes_store(x + j, j < n ? lanes_keep(lanes_load(x + j), n - j) : (lanes){0});
 }
 
 /* y[0 .. n-1] += x[0 .. n-1], whatever n. */
 LANES_INLINE void tile_add(int n, const float *x, float *y) {
-  int j = 0;
-  for (; j + LANES <= n; j += LANES) lanes_store(y + j, lanes_load(y + j) + lanes_load(x + j));
-  if (j < n) lanes_store_n(y + j, n - j, lanes_load_n(y + j, n - j) + lanes_load_n(x + j, n - j));
-}
-
-/* x[0 .. n-1], readable to the next multiple of 16: in place when that is so, else with its last vector in `last`. */
-#define TILE_TAIL(x, j, n, last) ((j) + LANES <= (n) ? (x) + (j) : tile_tail((x) + (j), (n) - (j), last))
-LANES_INLINE const float *tile_tail(const float *x, int n, float *last) {
-  lanes_store(last, lanes_load_n(x, n));
-  return last;
+  for (int j = 0, m; j < n; j += LANES) {
+    m = lanes_next(n - j);
+    lanes_store_n(y + j, m, lanes_load_n(y + j, m) + lanes_load_n(x + j, m));
+  }
 }
 
 /* First run of query i that reaches beyond key k0. */
@@ -88,7 +84,7 @@ static inline void tile_expand_runs(const sh_rel_bias *b, int i, int k0, int n, 
   int from = 0, np = tile_pad(n);
   for (int32_t r = tile_first_run(b, i, k0), end = b->run_start[i + 1]; r < end && from < n; r++) {
     int to = b->run_end[r] - k0;
-    lanes w = b->ts[b->run_bucket[r]] - (lanes){0};
+    lanes w = lanes_all(b->ts[b->run_bucket[r]]);
     if (to > n) to = n;
     for (; from < to && from + LANES <= np; from += LANES) lanes_store(out + from, w);
     if (from < to) lanes_store_n(out + from, np - from, w);
@@ -116,16 +112,13 @@ static inline void tile_add_sums(const float *sums, float *dts) {
 
 /* One vector of s = silu(x) / divisor; silu_lanes_back also turns g, the gradient of s, into that of x. */
 LANES_INLINE void silu_lanes(float inv, float *x) {
-  SH_SIMD
-  for (int l = 0; l < LANES; l++) x[l] = x[l] * vec_sigmoid(x[l]) * inv;
+  lanes z = lanes_load(x);
+  lanes_store(x, z * lanes_sigmoid(z) * inv);
 }
 LANES_INLINE void silu_lanes_back(float inv, float *x, float *g) {
-  SH_SIMD
-  for (int l = 0; l < LANES; l++) {
-    float z = x[l], sig = vec_sigmoid(z);
-    x[l] = z * sig * inv;
-    g[l] = g[l] * sig * (1.f + z * (1.f - sig)) * inv;
-  }
+  lanes z = lanes_load(x), sig = lanes_sigmoid(z), y = z * sig;
+  lanes_store(x, y * inv);
+  lanes_store(g, lanes_load(g) * (sig + y * (1.f - sig)) * inv);
 }
 
 #endif
