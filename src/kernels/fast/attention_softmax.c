@@ -1,34 +1,35 @@
 /* SASRec's softmax attention of one sequence and head (see kernels/kernels.h). The softmax runs over blocks of keys
  * with a running maximum and sum (Milakov and Gimelshein, arXiv:1805.02867); backward computes the scores again (Dao et
  * al., arXiv:2205.14135). */
+#include <math.h>
+
 #include "kernels/fast/tiles.h"
-#include "kernels/fast/vec.h"
 
 /* The softmax of a query so far: weights are e^(score - top) / sum. mean is backward's sum of weight * gradient. */
 typedef struct soft_row {
   float top, sum, mean;
 } soft_row;
 
+/* Rows are read and written to the end of their last vector. */
 static float row_scale(int n, float scale, float *s) {
-  float top = s[0] * scale;
-  SH_PRAGMA(omp simd reduction(max : top))
-  for (int j = 0; j < n; j++) {
-    float x = s[j] * scale;
-    s[j] = x;
-    top = x > top ? x : top;
+  lanes top = lanes_all(s[0] * scale);
+  for (int j = 0; j < n; j += LANES) {
+    lanes x = lanes_load(s + j) * scale;
+    lanes_store(s + j, x);
+    if (j + LANES > n) x = lanes_keep(x - s[0], n - j) + s[0]; /* s[0] is scaled by now */
+    top = lanes_max(top, x);
   }
-  return top;
+  return lanes_top(top);
 }
 
 static float row_exp(int n, float top, float *s) {
-  float sum = 0;
-  SH_SIMD_SUM(sum)
-  for (int j = 0; j < n; j++) {
-    float e = vec_exp(s[j] - top);
-    s[j] = e;
+  lanes sum = {0};
+  for (int j = 0; j < n; j += LANES) {
+    lanes e = lanes_keep(lanes_exp(lanes_load(s + j) - top), lanes_next(n - j));
+    lanes_store(s + j, e);
     sum += e;
   }
-  return sum;
+  return lanes_sum(sum);
 }
 
 /* Take n > 0 more scores into the softmax: s becomes e^(s - top). Returns what earlier sums shrink by. */
@@ -36,7 +37,7 @@ static float row_take(soft_row *row, bool first, int n, float scale, float *s) {
   float top = row_scale(n, scale, s), shrink = 0;
   if (!first) {
     if (top < row->top) top = row->top;
-    shrink = vec_exp(row->top - top);
+    shrink = expf(row->top - top);
   }
   row->top = top;
   row->sum = (first ? 0 : row->sum * shrink) + row_exp(n, top, s);
@@ -44,24 +45,17 @@ static float row_take(soft_row *row, bool first, int n, float scale, float *s) {
 }
 
 static void row_times(int n, float factor, float *x) {
-  SH_SIMD
-  for (int j = 0; j < n; j++) x[j] *= factor;
-}
-
-/* Keys of a block that query i sees. */
-static int row_keys(int i, int k0, int kp) {
-  int n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
-  return n < 0 ? 0 : n;
+  LANES_ROW(n, j, m, lanes_store_n(x + j, m, factor * lanes_load_n(x + j, m)));
 }
 
 void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *d, int64_t sample,
                               int64_t first_element, float *work) {
-  int L = h->L, Lp = tile_pad(L), dqk = h->dqk, dv = h->dv;
+  int L = h->L, Lp = tile_pad(L) | 16 /* see TILE_LD */, dqk = h->dqk, dv = h->dv;
   float *kt = work, *v = kt + (int64_t)dqk * Lp, *s = v + (int64_t)Lp * dv, *qbuf = s + TILE_Q * TILE_K;
   float *obuf = qbuf + (int64_t)TILE_Q * dqk;
   bool drop = d && d->threshold;
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt, Lp);
-  tile_pack_rows(L, Lp, dv, h->v, h->ldkv, v);
+  tile_pack_transposed(L, tile_pad(L), dqk, h->k, h->ldkv, kt, Lp);
+  tile_pack_rows(L, tile_pad(L), dv, h->v, h->ldkv, v);
   for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
     int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, at = i0 - h->query_first;
     tile_rows q = tile_take(h->q + (int64_t)at * h->ldq, h->ldq, nq, dqk, qbuf);
@@ -72,14 +66,14 @@ void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *
       int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
       sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, s, TILE_K, false);
       for (int r = 0; r < nq; r++) {
-        int n = row_keys(i0 + r, k0, kp);
+        int n = tile_seen(i0 + r, i0 + r, k0, kp);
         float *x = s + r * TILE_K;
         if (n > 0) {
           float shrink = row_take(&row[r], k0 == 0, n, scale, x);
           if (k0 > 0) row_times(dv, shrink, o + (int64_t)r * ldo);
           if (drop) SH_FN(dropout)(d, sample, i0 + r, first_element + k0, n, x, x);
         }
-        for (int j = n; j < kp; j++) x[j] = 0;
+        tile_clear(n, kp, x);
       }
       sh_gemm(TILE_Q, dv, kp, s, TILE_K, v + (int64_t)k0 * dv, dv, o, ldo, k0 > 0);
     }
@@ -105,52 +99,48 @@ static void tile_products(const soft_tile *t, int k0, int kp) {
   sh_gemm(TILE_Q, kp, t->h->dqk, t->q.at, t->q.ld, t->kt + k0, t->Lp, t->s, TILE_K, false);
   sh_gemm(TILE_Q, kp, t->h->dv, t->dout.at, t->dout.ld, t->vt + k0, t->Lp, t->g, TILE_K, false);
   for (int r = 0; t->d && r < t->nq; r++) {
-    int n = row_keys(t->i0 + r, k0, kp);
+    int n = tile_seen(t->i0 + r, t->i0 + r, k0, kp);
     float *keep = t->keep + r * TILE_K, *g = t->g + r * TILE_K;
-    for (int j = 0; j < n; j++) keep[j] = 1;
+    for (int j = 0; j < n; j += LANES) lanes_store(keep + j, lanes_all(1));
     SH_FN(dropout)(t->d, t->sample, t->i0 + r, t->first_element + k0, n, keep, keep);
-    SH_SIMD
-    for (int j = 0; j < n; j++) g[j] *= keep[j];
+    for (int j = 0; j < n; j += LANES) lanes_store(g + j, lanes_load(g + j) * lanes_load(keep + j));
   }
 }
 
 /* First sweep: the softmax of each row and the mean of its gradients; leaves e^(score - top so far) in s. */
 static void tile_softmax(soft_tile *t, int k0, int kp) {
   for (int r = 0; r < t->nq; r++) {
-    int n = row_keys(t->i0 + r, k0, kp);
-    float *s = t->s + r * TILE_K, *g = t->g + r * TILE_K, mean = 0;
+    int n = tile_seen(t->i0 + r, t->i0 + r, k0, kp);
+    float *s = t->s + r * TILE_K, *g = t->g + r * TILE_K;
     if (n == 0) continue;
     float shrink = row_take(&t->row[r], k0 == 0, n, t->scale, s);
-    SH_SIMD_SUM(mean)
-    for (int j = 0; j < n; j++) mean += s[j] * g[j];
-    t->row[r].mean = (k0 == 0 ? 0 : t->row[r].mean * shrink) + mean;
+    lanes mean = {0};
+    for (int j = 0; j < n; j += LANES) mean += lanes_load(s + j) * lanes_load(g + j); /* s is zero past n */
+    t->row[r].mean = (k0 == 0 ? 0 : t->row[r].mean * shrink) + lanes_sum(mean);
   }
 }
 
 /* Second sweep: s holds e^(score - top), on return dropped weights; g becomes the score gradients. */
 static void tile_gradients(const soft_tile *t, int k0, int kp) {
   for (int r = 0; r < TILE_Q; r++) {
-    int n = r < t->nq ? row_keys(t->i0 + r, k0, kp) : 0;
+    int n = tile_seen(t->i0 + r, t->i0 + t->nq - 1, k0, kp);
     float *s = t->s + r * TILE_K, *g = t->g + r * TILE_K, *keep = t->keep + r * TILE_K;
-    for (int j = n; j < kp; j++) s[j] = 0, g[j] = 0;
+    tile_clear(n, kp, s);
+    tile_clear(n, kp, g);
     if (n == 0) continue;
     float inv = 1.f / t->row[r].sum, mean = t->row[r].mean * inv;
-    SH_SIMD
-    for (int j = 0; j < n; j++) {
-      float a = s[j] * inv;
-      s[j] = a;
-      g[j] = a * (g[j] - mean) * t->scale;
+    for (int j = 0; j < n; j += LANES) {
+      lanes a = lanes_load(s + j) * inv;
+      lanes_store(s + j, t->d ? a * lanes_load(keep + j) : a);
+      lanes_store(g + j, a * (lanes_load(g + j) - mean) * t->scale);
     }
-    if (!t->d) continue;
-    SH_SIMD
-    for (int j = 0; j < n; j++) s[j] *= keep[j];
   }
 }
 
 static void tile_scores_again(const soft_tile *t, int k0, int kp) {
   tile_products(t, k0, kp);
   for (int r = 0; r < t->nq; r++) {
-    int n = row_keys(t->i0 + r, k0, kp);
+    int n = tile_seen(t->i0 + r, t->i0 + r, k0, kp);
     if (n == 0) continue;
     row_scale(n, t->scale, t->s + r * TILE_K);
     row_exp(n, t->row[r].top, t->s + r * TILE_K);
@@ -159,9 +149,9 @@ static void tile_scores_again(const soft_tile *t, int k0, int kp) {
 
 void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_drop *d, int64_t sample,
                                    int64_t first_element, float *work) {
-  int L = h->L, Lp = tile_pad(L), dqk = h->dqk, dv = h->dv;
-  float *kt = work, *vt = kt + (int64_t)dqk * Lp, *k = vt + (int64_t)dv * Lp, *dk = k + (int64_t)Lp * dqk;
-  float *dvp = dk + (int64_t)Lp * dqk, *s = dvp + (int64_t)Lp * dv, *g = s + TILE_Q * TILE_K;
+  int L = h->L, Lp = tile_pad(L) | 16 /* see TILE_LD */, dqk = h->dqk, dv = h->dv;
+  float *kt = work, *vt = kt + (int64_t)dqk * Lp, *k = vt + (int64_t)dv * Lp, *dkt = k + (int64_t)Lp * dqk;
+  float *dvt = dkt + (int64_t)Lp * dqk, *s = dvt + (int64_t)Lp * dv, *g = s + TILE_Q * TILE_K;
   float *keep = g + TILE_Q * TILE_K, *qbuf = keep + TILE_Q * TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk;
   float *dqbuf = obuf + (int64_t)TILE_Q * dv;
   soft_tile t = {.h = h,
@@ -175,10 +165,10 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
                  .s = s,
                  .g = g,
                  .keep = keep};
-  tile_pack_transposed(L, Lp, dqk, h->k, h->ldkv, kt, Lp);
-  tile_pack_transposed(L, Lp, dv, h->v, h->ldkv, vt, Lp);
-  tile_pack_rows(L, Lp, dqk, h->k, h->ldkv, k);
-  memset(dk, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvp follows dk */
+  tile_pack_transposed(L, tile_pad(L), dqk, h->k, h->ldkv, kt, Lp);
+  tile_pack_transposed(L, tile_pad(L), dv, h->v, h->ldkv, vt, Lp);
+  tile_pack_rows(L, tile_pad(L), dqk, h->k, h->ldkv, k);
+  memset(dkt, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvt follows dkt */
   for (t.i0 = 0; t.i0 < L; t.i0 += TILE_Q) {
     t.nq = L - t.i0 < TILE_Q ? L - t.i0 : TILE_Q;
     int keys = t.i0 + t.nq;
@@ -195,12 +185,12 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
       int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
       if (keys > TILE_K) tile_scores_again(&t, k0, kp); /* a single block is still there */
       tile_gradients(&t, k0, kp);
-      sh_gemm_tn(kp, dv, TILE_Q, s, TILE_K, t.dout.at, t.dout.ld, dvp + (int64_t)k0 * dv, dv, true);
-      sh_gemm_tn(kp, dqk, TILE_Q, g, TILE_K, t.q.at, t.q.ld, dk + (int64_t)k0 * dqk, dqk, true);
+      sh_gemm_tn(dv, kp, TILE_Q, t.dout.at, t.dout.ld, s, TILE_K, dvt + k0, Lp, true);
+      sh_gemm_tn(dqk, kp, TILE_Q, t.q.at, t.q.ld, g, TILE_K, dkt + k0, Lp, true);
       sh_gemm(TILE_Q, dqk, kp, g, TILE_K, k + (int64_t)k0 * dqk, dqk, dq, lddq, k0 > 0);
     }
     if (t.nq < TILE_Q) tile_put(dqbuf, t.nq, dqk, h->dq + (int64_t)t.i0 * h->ldq, h->ldq);
   }
-  tile_put(dk, L, dqk, h->dk, h->ldkv);
-  tile_put(dvp, L, dv, h->dv_, h->ldkv);
+  sh_transpose(dqk, L, dkt, Lp, h->dk, h->ldkv);
+  sh_transpose(dv, L, dvt, Lp, h->dv_, h->ldkv);
 }

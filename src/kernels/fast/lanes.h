@@ -24,16 +24,38 @@ LANES_INLINE lanes lanes_load(const float *p) { return *(const lanes_anywhere *)
 LANES_INLINE void lanes_store(float *p, lanes v) { *(lanes_anywhere *)p = v; }
 LANES_INLINE lanes lanes_all(float x) { return x - (lanes){0}; }
 
-/* How many of `left` elements the next vector holds: for (k = 0; k < n; k += LANES) { int m = lanes_next(n - k); ... } */
+/* Run the statements for the elements k .. k+m-1 of every vector of n elements: whole ones, then the rest. */
+#define LANES_ROW(n, k, m, ...)                                                                                        \
+  do {                                                                                                                 \
+    int64_t k = 0;                                                                                                     \
+    for (const int m = LANES; k + m <= (n); k += m) {                                                                  \
+      __VA_ARGS__;                                                                                                     \
+    }                                                                                                                  \
+    if (k < (n)) {                                                                                                     \
+      const int m = (int)((n)-k);                                                                                      \
+      __VA_ARGS__;                                                                                                     \
+    }                                                                                                                  \
+  } while (0)
+/* How many of `left` elements the next vector holds. */
 LANES_INLINE int lanes_next(int64_t left) { return left < LANES ? (int)left : LANES; }
+#define LANES_WHOLE(n) (__builtin_constant_p(n) && (n) == LANES)
 
 /* lanes_load_n, lanes_store_n: the first n (0 .. LANES) elements, others zero or untouched; nothing beyond is accessed.
  * lanes_keep: the first n of v, others zero. lanes_reciprocal: to 1 ulp. */
 #if defined(__AVX512F__)
 LANES_INLINE __mmask16 lanes_mask(int n) { return (__mmask16)((1u << n) - 1); }
-LANES_INLINE lanes lanes_load_n(const float *p, int n) { return (lanes)_mm512_maskz_loadu_ps(lanes_mask(n), p); }
-LANES_INLINE void lanes_store_n(float *p, int n, lanes v) { _mm512_mask_storeu_ps(p, lanes_mask(n), (__m512)v); }
-LANES_INLINE lanes lanes_keep(lanes v, int n) { return (lanes)_mm512_maskz_mov_ps(lanes_mask(n), (__m512)v); }
+LANES_INLINE lanes lanes_load_n(const float *p, int n) {
+  return LANES_WHOLE(n) ? lanes_load(p) : (lanes)_mm512_maskz_loadu_ps(lanes_mask(n), p);
+}
+LANES_INLINE void lanes_store_n(float *p, int n, lanes v) {
+  if (LANES_WHOLE(n))
+    lanes_store(p, v);
+  else
+    _mm512_mask_storeu_ps(p, lanes_mask(n), (__m512)v);
+}
+LANES_INLINE lanes lanes_keep(lanes v, int n) {
+  return LANES_WHOLE(n) ? v : (lanes)_mm512_maskz_mov_ps(lanes_mask(n), (__m512)v);
+}
 LANES_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)_mm512_min_ps((__m512)a, (__m512)b); }
 LANES_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)_mm512_max_ps((__m512)a, (__m512)b); }
 LANES_INLINE lanes lanes_reciprocal(lanes x) { /* an estimate of 14 bits and one step of Newton's iteration */
@@ -44,10 +66,17 @@ LANES_INLINE lanes lanes_reciprocal(lanes x) { /* an estimate of 14 bits and one
 LANES_INLINE __m256i lanes_mask(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-LANES_INLINE lanes lanes_load_n(const float *p, int n) { return (lanes)_mm256_maskload_ps(p, lanes_mask(n)); }
-LANES_INLINE void lanes_store_n(float *p, int n, lanes v) { _mm256_maskstore_ps(p, lanes_mask(n), (__m256)v); }
+LANES_INLINE lanes lanes_load_n(const float *p, int n) {
+  return LANES_WHOLE(n) ? lanes_load(p) : (lanes)_mm256_maskload_ps(p, lanes_mask(n));
+}
+LANES_INLINE void lanes_store_n(float *p, int n, lanes v) {
+  if (LANES_WHOLE(n))
+    lanes_store(p, v);
+  else
+    _mm256_maskstore_ps(p, lanes_mask(n), (__m256)v);
+}
 LANES_INLINE lanes lanes_keep(lanes v, int n) {
-  return (lanes)_mm256_and_ps((__m256)v, _mm256_castsi256_ps(lanes_mask(n)));
+  return LANES_WHOLE(n) ? v : (lanes)_mm256_and_ps((__m256)v, _mm256_castsi256_ps(lanes_mask(n)));
 }
 LANES_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)_mm256_min_ps((__m256)a, (__m256)b); }
 LANES_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)_mm256_max_ps((__m256)a, (__m256)b); }

@@ -2,20 +2,17 @@
 #include <math.h>
 
 #include "kernels/fast/fast.h"
-#include "kernels/fast/vec.h"
+#include "kernels/fast/lanes.h"
 
 void SH_FN(layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
                       float *rstd) {
   for (int64_t i = 0; i < rows; i++, x += ldx, y += ldy) {
-    float sum = 0, sq = 0;
-    SH_SIMD_SUM(sum)
-    for (int64_t k = 0; k < n; k++) sum += x[k];
-    float mean = sum / (float)n;
-    SH_SIMD_SUM(sq)
-    for (int64_t k = 0; k < n; k++) sq += (x[k] - mean) * (x[k] - mean);
-    float r = 1.f / sqrtf(sq / (float)n + eps);
-    SH_SIMD
-    for (int64_t k = 0; k < n; k++) y[k] = (x[k] - mean) * r;
+    lanes sum = {0}, sq = {0};
+    LANES_ROW(n, k, m, sum += lanes_load_n(x + k, m));
+    float mean = lanes_sum(sum) / (float)n;
+    LANES_ROW(n, k, m, lanes d = lanes_keep(lanes_load_n(x + k, m) - mean, m); sq += d * d);
+    float r = 1.f / sqrtf(lanes_sum(sq) / (float)n + eps);
+    LANES_ROW(n, k, m, lanes_store_n(y + k, m, (lanes_load_n(x + k, m) - mean) * r));
     rstd[i] = r;
   }
 }
@@ -23,29 +20,21 @@ void SH_FN(layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_
 void SH_FN(layernorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
                            int64_t lddy, float *dx, int64_t lddx, bool add) {
   for (int64_t i = 0; i < rows; i++, y += ldy, dy += lddy, dx += lddx) {
-    float sum = 0, dot = 0;
-    SH_PRAGMA(omp simd reduction(+ : sum, dot))
-    for (int64_t k = 0; k < n; k++) sum += dy[k], dot += dy[k] * y[k];
-    float mean = sum / (float)n, along = dot / (float)n, r = rstd[i], keep = add ? 1.f : 0.f;
-    if (!add) {
-      SH_SIMD
-      for (int64_t k = 0; k < n; k++) dx[k] = r * (dy[k] - mean - y[k] * along);
-    } else {
-      SH_SIMD
-      for (int64_t k = 0; k < n; k++) dx[k] = keep * dx[k] + r * (dy[k] - mean - y[k] * along);
-    }
+    lanes sum = {0}, dot = {0};
+    LANES_ROW(n, k, m, lanes g = lanes_load_n(dy + k, m); sum += g, dot += g * lanes_load_n(y + k, m));
+    float mean = lanes_sum(sum) / (float)n, along = lanes_sum(dot) / (float)n, r = rstd[i];
+    LANES_ROW(n, k, m, lanes d = r * (lanes_load_n(dy + k, m) - mean - lanes_load_n(y + k, m) * along);
+              lanes_store_n(dx + k, m, add ? lanes_load_n(dx + k, m) + d : d));
   }
 }
 
 void SH_FN(rmsnorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
                     float *rstd) {
   for (int64_t i = 0; i < rows; i++, x += ldx, y += ldy) {
-    float sq = 0;
-    SH_SIMD_SUM(sq)
-    for (int64_t k = 0; k < n; k++) sq += x[k] * x[k];
-    float r = 1.f / sqrtf(sq / (float)n + eps);
-    SH_SIMD
-    for (int64_t k = 0; k < n; k++) y[k] = x[k] * r;
+    lanes sq = {0};
+    LANES_ROW(n, k, m, lanes v = lanes_load_n(x + k, m); sq += v * v);
+    float r = 1.f / sqrtf(lanes_sum(sq) / (float)n + eps);
+    LANES_ROW(n, k, m, lanes_store_n(y + k, m, lanes_load_n(x + k, m) * r));
     rstd[i] = r;
   }
 }
@@ -53,61 +42,54 @@ void SH_FN(rmsnorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t 
 void SH_FN(rmsnorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, const float *rstd, const float *dy,
                          int64_t lddy, float *dx, int64_t lddx, bool add) {
   for (int64_t i = 0; i < rows; i++, y += ldy, dy += lddy, dx += lddx) {
-    float dot = 0;
-    SH_SIMD_SUM(dot)
-    for (int64_t k = 0; k < n; k++) dot += dy[k] * y[k];
-    float along = dot / (float)n, r = rstd[i];
-    if (!add) {
-      SH_SIMD
-      for (int64_t k = 0; k < n; k++) dx[k] = r * (dy[k] - y[k] * along);
-    } else {
-      SH_SIMD
-      for (int64_t k = 0; k < n; k++) dx[k] += r * (dy[k] - y[k] * along);
-    }
+    lanes dot = {0};
+    LANES_ROW(n, k, m, dot += lanes_load_n(dy + k, m) * lanes_load_n(y + k, m));
+    float along = lanes_sum(dot) / (float)n, r = rstd[i];
+    LANES_ROW(n, k, m, lanes d = r * (lanes_load_n(dy + k, m) - lanes_load_n(y + k, m) * along);
+              lanes_store_n(dx + k, m, add ? lanes_load_n(dx + k, m) + d : d));
   }
 }
 
 void SH_FN(silu)(int64_t n, const float *z, float *y) {
-  SH_SIMD
-  for (int64_t k = 0; k < n; k++) y[k] = z[k] * vec_sigmoid(z[k]);
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m); lanes_store_n(y + k, m, x * lanes_sigmoid(x)));
 }
 
 void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
-  SH_SIMD
-  for (int64_t k = 0; k < n; k++) {
-    float s = vec_sigmoid(z[k]);
-    dz[k] = dy[k] * s * (1.f + z[k] * (1.f - s));
-  }
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m), s = lanes_sigmoid(x);
+            lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * (s + x * s * (1.f - s))));
 }
 
 void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
                     float *y) {
   enum { QUADS = 64 };
-  uint32_t word[4 * QUADS], threshold = d->threshold; /* locals: the loop below must not read through d */
+  uint32_t word[4 * QUADS + LANES], threshold = d->threshold; /* locals: the loop must not read through d */
   float scale = d->scale;
   for (int64_t done = 0; done < n;) {
     int64_t element = first + done, lane = element & 3, quads = (n - done + lane + 3) / 4;
     if (quads > QUADS) quads = QUADS;
     int64_t count = 4 * quads - lane < n - done ? 4 * quads - lane : n - done;
     sh_draw at = {d->seed, d->site, d->when, (uint32_t)position, sample};
-    SH_FN(random_words)(&at, (uint32_t)(element >> 2), (int)quads, word);
-    SH_SIMD
-    for (int64_t k = 0; k < count; k++) y[done + k] = x[done + k] * (word[lane + k] < threshold ? 0.f : scale);
+    SH_FN(random_words)(&at, (uint32_t)(element >> 2), (int)(quads + 7) / 8 * 8, word); /* whole vectors of quads */
+    for (int64_t k = 0; k < count; k += LANES) {
+      int m = lanes_next(count - k);
+      float keep[LANES];
+      SH_SIMD
+      for (int l = 0; l < LANES; l++) keep[l] = word[lane + k + l] < threshold ? 0.f : scale;
+      lanes_store_n(y + done + k, m, lanes_load_n(x + done + k, m) * lanes_load(keep));
+    }
     done += count;
   }
 }
 
 /* Around the mean of the row, so that a variance taken from the two sums loses nothing to cancellation. */
 void SH_FN(row_sums)(int64_t n, const float *x, double sums[2]) {
-  float sum = 0, rest = 0, squares = 0;
-  SH_SIMD_SUM(sum)
-  for (int64_t k = 0; k < n; k++) sum += x[k];
-  float mean = sum / (float)n;
-  SH_PRAGMA(omp simd reduction(+ : rest, squares))
-  for (int64_t k = 0; k < n; k++) rest += x[k] - mean, squares += (x[k] - mean) * (x[k] - mean);
-  double m = (double)mean, r = (double)rest;
+  lanes sum = {0}, rest = {0}, squares = {0};
+  LANES_ROW(n, k, m, sum += lanes_load_n(x + k, m));
+  float mean = lanes_sum(sum) / (float)n;
+  LANES_ROW(n, k, m, lanes d = lanes_keep(lanes_load_n(x + k, m) - mean, m); rest += d, squares += d * d);
+  double m = (double)mean, r = (double)lanes_sum(rest);
   sums[0] = (double)n * m + r;
-  sums[1] = (double)squares + 2 * m * r + (double)n * m * m;
+  sums[1] = (double)lanes_sum(squares) + 2 * m * r + (double)n * m * m;
 }
 
 /* The scalars are rounded once: 1 - 0.98f is off by 1e-6. */
@@ -125,10 +107,9 @@ void SH_FN(adamw)(int64_t n, double lr, double beta1, double beta2, double eps, 
 }
 
 float SH_FN(dot)(int64_t n, const float *a, const float *b) {
-  float s = 0;
-  SH_SIMD_SUM(s)
-  for (int64_t k = 0; k < n; k++) s += a[k] * b[k];
-  return s;
+  lanes s = {0};
+  LANES_ROW(n, k, m, s += lanes_load_n(a + k, m) * lanes_load_n(b + k, m));
+  return lanes_sum(s);
 }
 
 void SH_FN(axpy)(int64_t n, float a, const float *x, float *y) {

@@ -59,10 +59,7 @@ LANES_INLINE void tile_clear(int n, int kp, float *x) {
 
 /* y[0 .. n-1] += x[0 .. n-1], whatever n. */
 LANES_INLINE void tile_add(int n, const float *x, float *y) {
-  for (int j = 0, m; j < n; j += LANES) {
-    m = lanes_next(n - j);
-    lanes_store_n(y + j, m, lanes_load_n(y + j, m) + lanes_load_n(x + j, m));
-  }
+  LANES_ROW(n, j, m, lanes_store_n(y + j, m, lanes_load_n(y + j, m) + lanes_load_n(x + j, m)));
 }
 
 /* First run of query i that reaches beyond key k0. */
