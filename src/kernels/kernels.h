@@ -24,8 +24,8 @@ typedef struct sh_draw {
 } sh_draw;
 
 /* Attention of one head over one sequence, keys j <= query i. Arrays point at the sequence's first token and the head's
- * first column; rows are tokens, ld apart. Query rows are query_first .. L-1 (0 in training, L-1 for last-only), and q,
- * out, dq, dout point at row query_first. */
+ * first column; rows are tokens, ld apart. Query rows are query_first .. L-1 (a long sequence is cut into pieces; only
+ * L-1 for last-only), and q, out, dq, dout point at row query_first. */
 typedef struct sh_heads_io {
   int L, query_first;
   int dqk, dv;
@@ -33,7 +33,7 @@ typedef struct sh_heads_io {
   const float *q, *k, *v;
   float *out;
   const float *dout;    /* backward */
-  float *dq, *dk, *dv_; /* backward, overwritten; dk and dv_ have all L rows */
+  float *dq, *dk, *dv_; /* backward, overwritten; dk and dv_ have all L rows: sums over these queries */
 } sh_heads_io;
 
 /* Relative bias of pointwise attention. */

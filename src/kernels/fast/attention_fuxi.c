@@ -159,14 +159,15 @@ static void back_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, i
 static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_work *w, float inv, int i0, int k0,
                       int nk) {
   int L = h->L, dqk = w->dqk, dv = h->dv, C = w->C, nq = L - i0 < TILE_Q ? L - i0 : TILE_Q;
+  int64_t row = i0 - h->query_first;
   int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
   tile_rows q = {0};
   if (dqk) {
-    q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, w->qbuf);
+    q = tile_take(h->q + row * h->ldq, h->ldq, nq, dqk, w->qbuf);
     sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_K, false);
   }
   for (int ch = 0; ch < C; ch++)
-    tile_pack_rows(nq, TILE_Q, dv, h->dout + (int64_t)i0 * h->ldout + ch * m->channel_stride, h->ldout,
+    tile_pack_rows(nq, TILE_Q, dv, h->dout + row * h->ldout + ch * m->channel_stride, h->ldout,
                    w->o + (int64_t)ch * TILE_Q * dv);
   sh_gemm(C * TILE_Q, kp, dv, w->o, dv, w->v, TILE_LD, w->g, TILE_K, false);
   for (int r = 0; r < TILE_Q; r++)
@@ -176,7 +177,7 @@ static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_wo
   sh_gemm_tn(dqk, kp, TILE_Q, q.at, q.ld, w->g + 2 * TILE, TILE_K, w->dkt, TILE_LD, true);
   sh_gemm(TILE_Q, dqk, kp, w->g + 2 * TILE, TILE_K, w->k, dqk, w->dqbuf, dqk, false);
   for (int r = 0; r < nq; r++) {
-    float *to = h->dq + (int64_t)(i0 + r) * h->ldq;
+    float *to = h->dq + (row + r) * h->ldq;
     if (k0 == 0)
       memcpy(to, w->dqbuf + (int64_t)r * dqk, sizeof(float) * (size_t)dqk);
     else
@@ -198,7 +199,8 @@ void SH_FN(fuxi_attention_back)(const sh_heads_io *h, const sh_fuxi_maps *m, flo
     }
     tile_pack_transposed(nk, kp, dv, h->v + first, h->ldkv, w.v, TILE_LD);
     memset(w.dkt, 0, sizeof(float) * (size_t)(dqk + dv) * TILE_LD); /* dvt follows dkt */
-    for (int i0 = k0; i0 < L; i0 += TILE_Q) back_tile(h, m, &w, 1.f / divisor, i0, k0, nk);
+    for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q)
+      back_tile(h, m, &w, 1.f / divisor, i0, k0, nk);
     if (dqk) sh_transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
     sh_transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
   }

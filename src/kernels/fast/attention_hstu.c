@@ -78,10 +78,11 @@ static void back_row(const hstu_back *w, const sh_rel_bias *b, int i, int k0, in
 static void back_tile(const sh_heads_io *h, const sh_rel_bias *b, const hstu_back *w, float inv, int i0, int k0,
                       int nk) {
   int L = h->L, dqk = h->dqk, dv = h->dv, nq = L - i0 < TILE_Q ? L - i0 : TILE_Q;
+  int64_t row = i0 - h->query_first;
   int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
-  tile_rows q = tile_take(h->q + (int64_t)i0 * h->ldq, h->ldq, nq, dqk, w->qbuf);
-  tile_rows dout = tile_take(h->dout + (int64_t)i0 * h->ldout, h->ldout, nq, dv, w->obuf);
-  float *dq = h->dq + (int64_t)i0 * h->ldq;
+  tile_rows q = tile_take(h->q + row * h->ldq, h->ldq, nq, dqk, w->qbuf);
+  tile_rows dout = tile_take(h->dout + row * h->ldout, h->ldout, nq, dv, w->obuf);
+  float *dq = h->dq + row * h->ldq;
   sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->s, TILE_K, false);
   sh_gemm(TILE_Q, kp, dv, dout.at, dout.ld, w->vt, TILE_LD, w->g, TILE_K, false);
   for (int r = 0; r < TILE_Q; r++)
@@ -112,7 +113,8 @@ void SH_FN(hstu_attention_back)(const sh_heads_io *h, const sh_rel_bias *b, floa
     tile_pack_transposed(nk, kp, dv, h->v + first, h->ldkv, w.vt, TILE_LD);
     tile_pack_rows(nk, kp, dqk, h->k + first, h->ldkv, w.k);
     memset(w.dkt, 0, sizeof(float) * (size_t)(dqk + dv) * TILE_LD); /* dvt follows dkt */
-    for (int i0 = k0; i0 < L; i0 += TILE_Q) back_tile(h, b, &w, 1.f / divisor, i0, k0, nk);
+    for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q)
+      back_tile(h, b, &w, 1.f / divisor, i0, k0, nk);
     sh_transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
     sh_transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
   }

@@ -169,12 +169,13 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
   tile_pack_transposed(L, tile_pad(L), dv, h->v, h->ldkv, vt, Lp);
   tile_pack_rows(L, tile_pad(L), dqk, h->k, h->ldkv, k);
   memset(dkt, 0, sizeof(float) * (size_t)Lp * (size_t)(dqk + dv)); /* dvt follows dkt */
-  for (t.i0 = 0; t.i0 < L; t.i0 += TILE_Q) {
+  for (t.i0 = h->query_first; t.i0 < L; t.i0 += TILE_Q) {
+    int64_t at = t.i0 - h->query_first;
     t.nq = L - t.i0 < TILE_Q ? L - t.i0 : TILE_Q;
     int keys = t.i0 + t.nq;
-    t.q = tile_take(h->q + (int64_t)t.i0 * h->ldq, h->ldq, t.nq, dqk, qbuf);
-    t.dout = tile_take(h->dout + (int64_t)t.i0 * h->ldout, h->ldout, t.nq, dv, obuf);
-    float *dq = t.nq == TILE_Q ? h->dq + (int64_t)t.i0 * h->ldq : dqbuf;
+    t.q = tile_take(h->q + at * h->ldq, h->ldq, t.nq, dqk, qbuf);
+    t.dout = tile_take(h->dout + at * h->ldout, h->ldout, t.nq, dv, obuf);
+    float *dq = t.nq == TILE_Q ? h->dq + at * h->ldq : dqbuf;
     int lddq = t.nq == TILE_Q ? h->ldq : dqk;
     for (int k0 = 0; k0 < keys; k0 += TILE_K) {
       int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
@@ -189,7 +190,7 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
       sh_gemm_tn(dqk, kp, TILE_Q, t.q.at, t.q.ld, g, TILE_K, dkt + k0, Lp, true);
       sh_gemm(TILE_Q, dqk, kp, g, TILE_K, k + (int64_t)k0 * dqk, dqk, dq, lddq, k0 > 0);
     }
-    if (t.nq < TILE_Q) tile_put(dqbuf, t.nq, dqk, h->dq + (int64_t)t.i0 * h->ldq, h->ldq);
+    if (t.nq < TILE_Q) tile_put(dqbuf, t.nq, dqk, h->dq + at * h->ldq, h->ldq);
   }
   sh_transpose(dqk, L, dkt, Lp, h->dk, h->ldkv);
   sh_transpose(dv, L, dvt, Lp, h->dv_, h->ldkv);

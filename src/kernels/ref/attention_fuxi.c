@@ -60,9 +60,9 @@ void sh_ref_fuxi_attention(const sh_heads_io *h, const sh_fuxi_maps *m, float di
   }
 }
 
-static void time_back(const sh_fuxi_maps *m, int i, int j, double g) {
+static void time_back(const sh_fuxi_maps *m, int i, int j, double g, double *dts) {
   if (m->channels == 3) {
-    if (m->bias.ts) m->bias.dts[bucket_of(&m->bias, i, j)] += (float)g;
+    if (m->bias.ts) dts[bucket_of(&m->bias, i, j)] += g;
   } else if (m->time) {
     double x = elapsed(m, i, j), e = time_shape(m, x);
     *m->da += g * e;
@@ -71,32 +71,36 @@ static void time_back(const sh_fuxi_maps *m, int i, int j, double g) {
 }
 
 void sh_ref_fuxi_attention_back(const sh_heads_io *h, const sh_fuxi_maps *m, float divisor, float *work) {
-  int L = h->L, dqk = m->channels == 3 ? h->dqk : 0, dv = h->dv;
+  int L = h->L, first = h->query_first, dqk = m->channels == 3 ? h->dqk : 0, dv = h->dv;
   double *dk = (double *)(void *)work, *dval = dk + (int64_t)L * dqk, *weight = dval + (int64_t)L * dv;
+  double *dpos = weight + 3 * (int64_t)L, *dts = dpos + L; /* dpos[i - j] */
+  memset(dpos, 0, sizeof(double) * (size_t)(L + 129));
   memset(dk, 0, sizeof(double) * (size_t)L * (size_t)(dqk + dv)); /* dval follows dk */
-  for (int i = 0; i < L; i++) {
+  for (int i = first; i < L; i++) {
     weights(h, m, divisor, i, weight);
     for (int j = 0; j <= i; j++) {
-      const float *dout = h->dout + (int64_t)i * h->ldout, *v = h->v + (int64_t)j * h->ldkv;
+      const float *dout = h->dout + (int64_t)(i - first) * h->ldout, *v = h->v + (int64_t)j * h->ldkv;
       double g[3] = {0};
       for (int ch = 0; ch < m->channels; ch++) {
         g[ch] = ref_dot(dv, dout + ch * m->channel_stride, v);
         for (int c = 0; c < dv; c++)
           dval[(int64_t)j * dv + c] += weight[ch * L + j] * (double)dout[ch * m->channel_stride + c];
       }
-      m->bias.dpos[j - i] += (float)g[0];
-      time_back(m, i, j, g[1]);
+      dpos[i - j] += g[0];
+      time_back(m, i, j, g[1], dts);
       if (m->channels < 3) continue;
       double ds = g[2] * ref_silu_slope(score(h, i, j)) / (double)divisor;
       weight[2 * L + j] = ds; /* the weight is not needed any more */
-      for (int c = 0; c < dqk; c++) dk[(int64_t)j * dqk + c] += ds * (double)h->q[(int64_t)i * h->ldq + c];
+      for (int c = 0; c < dqk; c++) dk[(int64_t)j * dqk + c] += ds * (double)h->q[(int64_t)(i - first) * h->ldq + c];
     }
     for (int c = 0; c < dqk; c++) {
       double s = 0;
       for (int j = 0; j <= i; j++) s += weight[2 * L + j] * (double)h->k[(int64_t)j * h->ldkv + c];
-      h->dq[(int64_t)i * h->ldq + c] = (float)s;
+      h->dq[(int64_t)(i - first) * h->ldq + c] = (float)s;
     }
   }
+  for (int k = 0; k < L; k++) m->bias.dpos[-k] += (float)dpos[k];
+  for (int k = 0; m->channels == 3 && m->bias.ts && k < 129; k++) m->bias.dts[k] += (float)dts[k];
   for (int j = 0; j < L; j++) {
     for (int c = 0; c < dqk; c++) h->dk[(int64_t)j * h->ldkv + c] = (float)dk[(int64_t)j * dqk + c];
     for (int c = 0; c < dv; c++) h->dv_[(int64_t)j * h->ldkv + c] = (float)dval[(int64_t)j * dv + c];

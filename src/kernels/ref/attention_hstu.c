@@ -29,25 +29,29 @@ void sh_ref_hstu_attention(const sh_heads_io *h, const sh_rel_bias *b, float div
 }
 
 void sh_ref_hstu_attention_back(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
-  (void)work;
-  int L = h->L;
+  int L = h->L, first = h->query_first;
+  double *dts = (double *)(void *)work, *dpos = dts + 129; /* dpos[i - j] */
+  memset(dts, 0, sizeof(double) * (size_t)(129 + L));
   for (int i = 0; i < L; i++) {
-    memset(h->dq + (int64_t)i * h->ldq, 0, sizeof(float) * (size_t)h->dqk);
+    if (i >= first) memset(h->dq + (int64_t)(i - first) * h->ldq, 0, sizeof(float) * (size_t)h->dqk);
     memset(h->dk + (int64_t)i * h->ldkv, 0, sizeof(float) * (size_t)h->dqk);
     memset(h->dv_ + (int64_t)i * h->ldkv, 0, sizeof(float) * (size_t)h->dv);
   }
-  for (int i = 0; i < L; i++)
+  for (int i = first; i < L; i++)
     for (int j = 0; j <= i; j++) {
-      const float *dout = h->dout + (int64_t)i * h->ldout, *v = h->v + (int64_t)j * h->ldkv;
+      const float *dout = h->dout + (int64_t)(i - first) * h->ldout, *v = h->v + (int64_t)j * h->ldkv;
       double s = score(h, b, i, j), a = s * ref_sigmoid(s) / (double)divisor;
       double ds = ref_dot(h->dv, dout, v) * ref_silu_slope(s) / (double)divisor;
-      float *dq = h->dq + (int64_t)i * h->ldq, *dk = h->dk + (int64_t)j * h->ldkv, *dv = h->dv_ + (int64_t)j * h->ldkv;
+      float *dq = h->dq + (int64_t)(i - first) * h->ldq, *dk = h->dk + (int64_t)j * h->ldkv;
+      float *dv = h->dv_ + (int64_t)j * h->ldkv;
       for (int c = 0; c < h->dv; c++) dv[c] = (float)((double)dv[c] + a * (double)dout[c]);
       for (int c = 0; c < h->dqk; c++) {
         dq[c] = (float)((double)dq[c] + ds * (double)h->k[(int64_t)j * h->ldkv + c]);
-        dk[c] = (float)((double)dk[c] + ds * (double)h->q[(int64_t)i * h->ldq + c]);
+        dk[c] = (float)((double)dk[c] + ds * (double)h->q[(int64_t)(i - first) * h->ldq + c]);
       }
-      b->dpos[j - i] += (float)ds;
-      if (b->ts) b->dts[bucket_of(b, i, j)] += (float)ds;
+      dpos[i - j] += ds;
+      if (b->ts) dts[bucket_of(b, i, j)] += ds;
     }
+  for (int k = 0; k < L; k++) b->dpos[-k] += (float)dpos[k];
+  for (int k = 0; b->ts && k < 129; k++) b->dts[k] += (float)dts[k];
 }

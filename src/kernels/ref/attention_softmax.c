@@ -45,20 +45,22 @@ void sh_ref_softmax_attention(const sh_heads_io *h, float scale, const sh_drop *
 void sh_ref_softmax_attention_back(const sh_heads_io *h, float scale, const sh_drop *d, int64_t sample,
                                    int64_t first_element, float *work) {
   (void)work;
+  int first = h->query_first;
   for (int i = 0; i < h->L; i++) {
-    memset(h->dq + (int64_t)i * h->ldq, 0, sizeof(float) * (size_t)h->dqk);
+    if (i >= first) memset(h->dq + (int64_t)(i - first) * h->ldq, 0, sizeof(float) * (size_t)h->dqk);
     memset(h->dk + (int64_t)i * h->ldkv, 0, sizeof(float) * (size_t)h->dqk);
     memset(h->dv_ + (int64_t)i * h->ldkv, 0, sizeof(float) * (size_t)h->dv);
   }
-  for (int i = 0; i < h->L; i++) {
-    const float *dout = h->dout + (int64_t)i * h->ldout, *q = h->q + (int64_t)i * h->ldq;
+  for (int i = first; i < h->L; i++) {
+    const float *dout = h->dout + (int64_t)(i - first) * h->ldout, *q = h->q + (int64_t)(i - first) * h->ldq;
     double lse = log_sum(h, scale, i), mean = 0;
     for (int j = 0; j <= i; j++)
       mean += exp(score(h, scale, i, j) - lse) * factor(d, sample, i, first_element + j) *
               ref_dot(h->dv, dout, h->v + (int64_t)j * h->ldkv);
     for (int j = 0; j <= i; j++) {
       const float *k = h->k + (int64_t)j * h->ldkv, *v = h->v + (int64_t)j * h->ldkv;
-      float *dq = h->dq + (int64_t)i * h->ldq, *dk = h->dk + (int64_t)j * h->ldkv, *dv = h->dv_ + (int64_t)j * h->ldkv;
+      float *dq = h->dq + (int64_t)(i - first) * h->ldq, *dk = h->dk + (int64_t)j * h->ldkv;
+      float *dv = h->dv_ + (int64_t)j * h->ldkv;
       double a = exp(score(h, scale, i, j) - lse), m = factor(d, sample, i, first_element + j);
       double ds = (double)scale * a * (m * ref_dot(h->dv, dout, v) - mean);
       for (int c = 0; c < h->dv; c++) dv[c] = (float)((double)dv[c] + a * m * (double)dout[c]);

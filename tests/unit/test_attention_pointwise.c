@@ -1,4 +1,5 @@
-/* FuXi attention: the reference against finite differences, and every instruction set against the reference. */
+/* HSTU's and FuXi's attention: the reference against finite differences, and every instruction set against the
+ * reference. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 #include "core/rng.h"
 #include "kernels/kernels.h"
 
-enum { BUCKETS = 129, ALPHA = 3, BETA = 2 };
+enum { BUCKETS = 129, HSTU = 1, BETA = 2, ALPHA = 3 }; /* channels */
 
 typedef struct problem {
   int L, first, dqk, dv, channels, function;
@@ -101,7 +102,8 @@ static void result_free(result *r) { free(r->out), free(r->dq), free(r->dk), fre
 static void describe(const problem *p, result *r, sh_heads_io *h, sh_fuxi_maps *m) {
   *h = (sh_heads_io){.L = p->L, .query_first = p->first, .dqk = p->dqk, .dv = p->dv};
   h->ldq = p->ldq, h->ldkv = p->ldkv, h->ldout = p->ldout;
-  h->q = p->q + (int64_t)p->first * p->ldq, h->k = p->k, h->v = p->v, h->out = r->out, h->dout = p->dout;
+  h->q = p->q + (int64_t)p->first * p->ldq, h->k = p->k, h->v = p->v, h->out = r->out;
+  h->dout = p->dout + (int64_t)p->first * p->ldout;
   h->dq = r->dq, h->dk = r->dk, h->dv_ = r->dv;
   *m = (sh_fuxi_maps){.channels = p->channels, .channel_stride = p->stride, .time_function = p->function};
   m->a = p->a, m->b = p->b, m->da = &r->da, m->db = &r->db;
@@ -123,8 +125,13 @@ static void run(const sh_kernels *k, const problem *p, result *r, bool backward)
   float *work = noise(n, 30, 1);
   uint32_t guard = 0xDEADBEEF;
   memcpy(work + n, &guard, sizeof guard);
-  k->fuxi_attention(&h, &m, p->divisor, work);
-  if (backward) k->fuxi_attention_back(&h, &m, p->divisor, work);
+  if (p->channels == HSTU) {
+    k->hstu_attention(&h, &m.bias, p->divisor, work);
+    if (backward) k->hstu_attention_back(&h, &m.bias, p->divisor, work);
+  } else {
+    k->fuxi_attention(&h, &m, p->divisor, work);
+    if (backward) k->fuxi_attention_back(&h, &m, p->divisor, work);
+  }
   assert_memory_equal(work + n, &guard, sizeof guard);
   free(work);
 }
@@ -162,21 +169,25 @@ static void finite_differences(int channels, int function, bool timed) {
   for (int i = 0; i < p.L; i++) {
     for (int c = 0; c < p.dv; c++) check_slope(&p, p.v + i * p.ldkv + c, (double)r.dv[i * p.ldkv + c], "v");
     check_slope(&p, p.pos + i, (double)r.dpos[i], "pos");
-    for (int c = 0; c < p.dqk && channels == ALPHA; c++) {
+    for (int c = 0; c < p.dqk && channels != BETA; c++) {
       check_slope(&p, p.q + i * p.ldq + c, (double)r.dq[i * p.ldq + c], "q");
       check_slope(&p, p.k + i * p.ldkv + c, (double)r.dk[i * p.ldkv + c], "k");
     }
   }
-  if (channels == ALPHA)
+  if (channels != BETA)
     for (int b = 0; b < BUCKETS; b++) check_slope(&p, p.ts + b, (double)r.dts[b], "ts");
-  check_slope(&p, &p.a, r.da, "a");
-  check_slope(&p, &p.b, r.db, "b");
+  if (channels != HSTU) {
+    check_slope(&p, &p.a, r.da, "a");
+    check_slope(&p, &p.b, r.db, "b");
+  }
   result_free(&r);
   problem_free(&p);
 }
 
 static void reference_gradients(void **state) {
   (void)state;
+  finite_differences(HSTU, 0, true);
+  finite_differences(HSTU, 0, false);
   finite_differences(ALPHA, 0, true);
   finite_differences(ALPHA, 0, false);
   finite_differences(BETA, 0, true);
@@ -210,22 +221,19 @@ static void compare_scalar(double x, double ref, double scale, const char *isa, 
 static void against_reference(const problem *p, double scale) {
   const char *names[8];
   int n = sh_kernels_available(names), C = p->channels;
-  bool back = p->first == 0;
   result ref = result_make(p);
-  run(&sh_kernels_ref, p, &ref, back);
+  run(&sh_kernels_ref, p, &ref, true);
   for (int s = 1; s < n; s++) {
     result r = result_make(p);
-    run(sh_kernels_named(names[s]), p, &r, back);
+    run(sh_kernels_named(names[s]), p, &r, true);
     compare(r.out, ref.out, p->L - p->first, C * p->dv, p->ldout, names[s], p, "out");
-    if (back) {
-      compare(r.dv, ref.dv, p->L, p->dv, p->ldkv, names[s], p, "dv");
-      compare(r.dpos, ref.dpos, 1, 2 * p->L, 2 * p->L, names[s], p, "dpos");
-      compare(r.dq, ref.dq, p->L, C == ALPHA ? p->dqk : p->ldq, p->ldq, names[s], p, "dq");
-      compare(r.dk, ref.dk, p->L, C == ALPHA ? p->dqk : p->ldkv, p->ldkv, names[s], p, "dk");
-      compare(r.dts, ref.dts, 1, BUCKETS, BUCKETS, names[s], p, "dts");
-      compare_scalar(r.da, ref.da, scale, names[s], p, "da");
-      compare_scalar(r.db, ref.db, 20 * scale, names[s], p, "db");
-    }
+    compare(r.dv, ref.dv, p->L, p->dv, p->ldkv, names[s], p, "dv");
+    compare(r.dpos, ref.dpos, 1, 2 * p->L, 2 * p->L, names[s], p, "dpos");
+    compare(r.dq, ref.dq, p->L - p->first, C != BETA ? p->dqk : p->ldq, p->ldq, names[s], p, "dq");
+    compare(r.dk, ref.dk, p->L, C != BETA ? p->dqk : p->ldkv, p->ldkv, names[s], p, "dk");
+    compare(r.dts, ref.dts, 1, BUCKETS, BUCKETS, names[s], p, "dts");
+    compare_scalar(r.da, ref.da, scale, names[s], p, "da");
+    compare_scalar(r.db, ref.db, 20 * scale, names[s], p, "db");
     result_free(&r);
   }
   result_free(&ref);
@@ -236,22 +244,33 @@ static void every_set_matches(void **state) {
   static const int lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 211, 300}, widths[] = {4, 6, 25, 50, 64};
   for (int l = 0; l < 11; l++)
     for (int w = 0; w < 5; w++)
-      for (int kind = 0; kind < 3; kind++) {
+      for (int kind = 0; kind < 4; kind++) {
         int L = lengths[l], dv = widths[w], dqk = widths[(w + l) % 5];
-        problem p = make(L, dqk, dv, kind == 0 ? ALPHA : BETA, kind == 2, kind == 2 ? 30 : 90000);
-        against_reference(&p, (double)L * L * sqrt((double)dv));
-        p.first = L - 1;
-        against_reference(&p, 1);
+        problem p = make(L, dqk, dv, kind == 0 ? ALPHA : kind == 3 ? HSTU : BETA, kind == 2, kind == 2 ? 30 : 90000);
+        double scale = (double)L * L * sqrt((double)dv);
+        against_reference(&p, scale);
+        p.first = L - 1; /* last-only inference; a piece of a long sequence */
+        against_reference(&p, scale);
         p.first = L / 2;
-        against_reference(&p, 1);
+        against_reference(&p, scale);
         problem_free(&p);
       }
+}
+
+static void long_sequences(void **state) {
+  (void)state;
+  for (int channels = HSTU; channels <= ALPHA; channels++) {
+    int L = channels == HSTU ? 4096 : 1030; /* the reference is slow */
+    problem p = make(L, 4, 4, channels, 0, 90000);
+    against_reference(&p, (double)L * L);
+    problem_free(&p);
+  }
 }
 
 /* No time: a map of zeros. A growing function (b < 0), and times far apart. */
 static void special_maps(void **state) {
   (void)state;
-  for (int channels = BETA; channels <= ALPHA; channels++) {
+  for (int channels = HSTU; channels <= ALPHA; channels++) {
     problem p = make(37, 6, 6, channels, 0, 1000);
     p.timed = false;
     against_reference(&p, 1);
@@ -268,6 +287,6 @@ static void special_maps(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(reference_gradients), cmocka_unit_test(every_set_matches),
-                                     cmocka_unit_test(special_maps)};
+                                     cmocka_unit_test(long_sequences), cmocka_unit_test(special_maps)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
