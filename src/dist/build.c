@@ -37,8 +37,13 @@ void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const
   m->ncalls++;
 }
 
+static sh_recompute recompute_of(const sh_conf_model *conf) {
+  if (!strcmp(conf->recompute, "layer")) return SH_RECOMPUTE_LAYER;
+  return strcmp(conf->recompute, "attention") ? SH_RECOMPUTE_NONE : SH_RECOMPUTE_ATTENTION;
+}
+
 sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, int part, int parts) {
-  *m = (sh_model){.width = (int)conf->width};
+  *m = (sh_model){.width = (int)conf->width, .recompute = recompute_of(conf)};
   m->call = sh_calloc(SH_MODEL_CALLS, sizeof *m->call);
   m->slot = sh_calloc(SH_MODEL_SLOTS, sizeof *m->slot);
   sh_params_create(&m->params, part, parts);
@@ -79,27 +84,37 @@ static sh_args call_args(const sh_model *m, const sh_pass *p, int i) {
   return a;
 }
 
-float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_arena *step, sh_pass *pass) {
+/* Slots computed for last tokens only have R rows. */
+static void open_pass(const sh_model *m, const sh_ctx *c, bool last_only, int from, sh_arena *step, sh_pass *p) {
   const sh_batch *b = c->batch;
-  *pass = (sh_pass){.T = b->T, .R = last_only ? b->B : b->T};
-  pass->value = SH_ARENA_ZNEW(step, float *, m->nslots);
-  pass->grad = SH_ARENA_ZNEW(step, float *, m->nslots);
-  pass->tape = SH_ARENA_ZNEW(step, float *, m->ncalls);
-  bool *rows_only = SH_ARENA_ZNEW(step, bool, m->nslots); /* slot has R rows */
+  *p = (sh_pass){.T = b->T, .R = last_only ? b->B : b->T};
+  p->value = SH_ARENA_ZNEW(step, float *, m->nslots);
+  p->grad = SH_ARENA_ZNEW(step, float *, m->nslots);
+  p->tape = SH_ARENA_ZNEW(step, float *, m->ncalls);
+  int64_t *rows = SH_ARENA_NEW(step, int64_t, m->nslots);
+  for (int s = 0; s < m->nslots; s++) rows[s] = p->T;
+  for (int i = from; i < m->ncalls; i++)
+    for (int s = 0; s < m->call[i].nout; s++) rows[m->call[i].out[s]] = p->R;
+  sh_plan_make(m, &(sh_plan_shape){.T = b->T, .B = b->B, .train = c->train, .rows = rows}, step, &p->plan);
+  p->block = SH_ARENA_NEW(step, float, p->plan.floats);
+  if (!last_only) return;
+  int32_t *last = SH_ARENA_NEW(step, int32_t, b->B);
+  for (int64_t i = 0; i < b->B; i++) last[i] = b->offsets[i + 1] - 1;
+  p->row_token = last;
+}
+
+float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_arena *step, sh_pass *pass) {
   int from = last_only ? last_only_from(m) : m->ncalls;
-  if (last_only) {
-    int32_t *last = SH_ARENA_NEW(step, int32_t, b->B);
-    for (int64_t i = 0; i < b->B; i++) last[i] = b->offsets[i + 1] - 1;
-    pass->row_token = last;
-  }
+  open_pass(m, c, last_only, from, step, pass);
+  bool *rows_only = SH_ARENA_ZNEW(step, bool, m->nslots); /* slot has R rows */
   for (int i = 0; i < m->ncalls; i++) {
     const sh_call *k = &m->call[i];
     bool narrow = i >= from;
     for (int s = 0; s < k->nout; s++) {
       rows_only[k->out[s]] = narrow;
-      pass->value[k->out[s]] = SH_ARENA_NEW(step, float, (narrow ? pass->R : pass->T) * m->slot[k->out[s]].width);
+      pass->value[k->out[s]] = pass->block + pass->plan.value[k->out[s]];
     }
-    if (c->train) pass->tape[i] = SH_ARENA_NEW(step, float, k->layer.ops->tape(&k->layer, b->T, b->B));
+    if (c->train) pass->tape[i] = pass->block + pass->plan.tape[i];
     sh_args a = call_args(m, pass, i);
     if (narrow) a.R = pass->R;
     /* Inputs that still have all T rows are read through row_token; those already narrowed are not. */
@@ -115,21 +130,48 @@ float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_a
   return rows;
 }
 
-void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_arena *step,
-                       sh_ready ready, void *arg) {
+/* Forward of a dropped group once more, into the places of its second life. */
+static void rerun(const sh_model *m, const sh_ctx *c, sh_pass *pass, int first, int last) {
+  const sh_plan *q = &pass->plan;
+  for (int i = first; i <= last; i++) {
+    const sh_call *k = &m->call[i];
+    bool kept = true; /* all outputs */
+    for (int s = 0; s < k->nout; s++) {
+      pass->value[k->out[s]] = pass->block + q->again[k->out[s]];
+      kept &= q->again[k->out[s]] == q->value[k->out[s]];
+    }
+    pass->tape[i] = pass->block + q->tape_again[i];
+    sh_args a = call_args(m, pass, i);
+    a.again = kept;
+    k->layer.ops->forward(&k->layer, c, &a);
+  }
+}
+
+void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_ready ready,
+                       void *arg) {
   for (int i = m->ncalls - 1; i >= 0; i--) {
     const sh_call *k = &m->call[i];
+    if (pass->plan.rerun[i] >= 0) rerun(m, c, pass, pass->plan.rerun[i], i);
     sh_args a = call_args(m, pass, i);
     for (int s = 0; s < k->nout; s++) a.dout[s] = k->out[s] == m->output ? doutput : pass->grad[k->out[s]];
     for (int s = 0; s < k->nin; s++) {
       int slot = k->in[s];
       a.add[s] = pass->grad[slot] != NULL; /* a later reader was here first */
-      if (!a.add[s]) pass->grad[slot] = SH_ARENA_NEW(step, float, pass->T * m->slot[slot].width);
-      a.din[s] = pass->grad[slot];
+      a.din[s] = pass->grad[slot] = pass->block + pass->plan.grad[slot];
     }
     k->layer.ops->backward(&k->layer, c, &a);
     if (ready && k->param_last > k->param_first) ready(arg, k->param_first, k->param_last);
   }
+}
+
+int64_t sh_model_pass_floats(const sh_model *m, int64_t T, int64_t B, sh_arena *scratch) {
+  sh_plan plan;
+  sh_arena_mark mark = sh_arena_save(scratch);
+  int64_t *rows = SH_ARENA_NEW(scratch, int64_t, m->nslots);
+  for (int s = 0; s < m->nslots; s++) rows[s] = T;
+  sh_plan_make(m, &(sh_plan_shape){.T = T, .B = B, .train = true, .rows = rows}, scratch, &plan);
+  sh_arena_release(scratch, mark);
+  return plan.floats + T * m->width;
 }
 
 void sh_model_flops(const sh_model *m, const sh_batch *b, double *linear, double *attention) {

@@ -7,6 +7,7 @@
 #define SH_DIST_BUILD_H
 
 #include "core/config.h"
+#include "dist/plan.h"
 #include "nn/layer.h"
 
 typedef struct sh_call {
@@ -30,6 +31,7 @@ typedef struct sh_model {
   int output; /* slot of the final hidden states [T x D] */
   int width;  /* D */
   bool needs_time_runs;
+  sh_recompute recompute;
 } sh_model;
 
 /* For model files. A slot is local: `width` is what this part holds. */
@@ -42,23 +44,32 @@ void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const
 sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, int part, int parts);
 void sh_model_destroy(sh_model *m);
 
-/* Slot arrays of one forward pass, in the step arena. */
+/* Arrays of one pass, in the step arena. A pointer holds only while the plan says so: values and tapes until their
+ * call's backward (with recompute, again just before it), gradients from their first reader's backward on. */
 typedef struct sh_pass {
   int64_t T, R;
   const int32_t *row_token;
+  sh_plan plan;
+  float *block;          /* [plan.floats] */
   float **value, **grad; /* [nslots] */
   float **tape;          /* [ncalls] */
 } sh_pass;
 
 /* Returns the output rows [T x D], or [B x D] of each sequence's last token with last_only (inference; the last block
- * computes nothing else). Sequences must not be empty with last_only. */
+ * computes nothing else). Sequences must not be empty with last_only. Without c->train only the output outlives the
+ * call. */
 float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_arena *step, sh_pass *pass);
 
 /* doutput[T x D] is the gradient of the output. Adds to params.grad and to the context's row gradients. `ready` (may be
- * NULL) is told after each call that gradients of parameter rows first .. last-1 are final. */
+ * NULL) is told after each call that gradients of parameter rows first .. last-1 are final; the call's slots and their
+ * gradients are still there. */
 typedef void (*sh_ready)(void *arg, int first, int last);
-void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_arena *step,
-                       sh_ready ready, void *arg);
+void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_ready ready,
+                       void *arg);
+
+/* Floats of the step arena that a training pass over T tokens in B sequences takes, with the gradient of its output.
+ * `scratch` is left as it was. */
+int64_t sh_model_pass_floats(const sh_model *m, int64_t T, int64_t B, sh_arena *scratch);
 
 /* Forward operations of a batch: linear and attention parts, x2 per multiply-add. */
 void sh_model_flops(const sh_model *m, const sh_batch *b, double *linear, double *attention);

@@ -213,7 +213,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   float *q_rows = a->row_token ? SH_ARENA_NEW(c->scratch, float, a->R *s.q) : NULL;
   tape_view v = view(l, a->T, keep);
   project(l, c, a, v, q_rows);
-  attend(l, c, a, v, q_rows);
+  if (!a->again) attend(l, c, a, v, q_rows);
   statistics(c, a, s.u);
   sh_arena_release(c->scratch, mark);
 }

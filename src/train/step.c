@@ -92,7 +92,7 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
     float *dhidden = SH_ARENA_NEW(&t->step, float, c.batch->T * t->model.width);
     loss += micro_loss(t, s, m, &c, hidden, dhidden);
     bool last = m == s->batch.nmicro - 1;
-    sh_model_backward(&t->model, &c, &pass, dhidden, &t->step, last ? sh_grad_sync_ready : NULL, &t->sync);
+    sh_model_backward(&t->model, &c, &pass, dhidden, last ? sh_grad_sync_ready : NULL, &t->sync);
     sh_arena_release(&t->step, mark);
   }
   sh_grad_sync_end(&t->sync);

@@ -252,25 +252,32 @@ static int scalar_of_time(const char *name, int *block) {
 }
 
 /* A gradient's scale is the sum of absolute terms; those of the moments follow by recursion, with d(g^2) = 2 g dg. */
-static void scalar_scales(sh_golden_run *r) {
+static void scalar_scales(sh_golden_run *r, int block) {
   sh_golden_model *g = &r->g;
   const sh_conf_optim *o = &g->conf.optim;
-  const float *input = r->pass.value[0];
-  if (!r->scalar) r->scalar = sh_arena_zalloc(&g->run, sizeof *r->scalar * (size_t)g->conf.model.layers);
-  for (int block = 0; block < g->conf.model.layers; block++) {
-    double sum[2];
-    scalar_terms(r, block, input, sum);
-    for (int k = 0; k < 2; k++) {
-      char name[SH_GOLDEN_NAME];
-      snprintf(name, sizeof name, "block.%d.%s_%c", block, g->conf.model.time_function, 'a' + k);
-      double grad = fabs((double)*sh_param_grad(&g->model.params, sh_params_find(&g->model.params, name)));
-      double *scale = r->scalar[block][k];
-      scale[0] = sum[k];
-      scale[1] = o->beta1 * scale[1] + (1 - o->beta1) * sum[k];
-      scale[2] = o->beta2 * scale[2] + (1 - o->beta2) * 2 * grad * sum[k];
-    }
-    input = r->pass.value[slot_index(r, block, "out")];
+  double sum[2];
+  scalar_terms(r, block, r->pass.value[block > 0 ? slot_index(r, block - 1, "out") : 0], sum);
+  for (int k = 0; k < 2; k++) {
+    char name[SH_GOLDEN_NAME];
+    snprintf(name, sizeof name, "block.%d.%s_%c", block, g->conf.model.time_function, 'a' + k);
+    double grad = fabs((double)*sh_param_grad(&g->model.params, sh_params_find(&g->model.params, name)));
+    double *scale = r->scalar[block][k];
+    scale[0] = sum[k];
+    scale[1] = o->beta1 * scale[1] + (1 - o->beta1) * sum[k];
+    scale[2] = o->beta2 * scale[2] + (1 - o->beta2) * 2 * grad * sum[k];
   }
+}
+
+/* Backward of a block's first call is done, and its slots and their gradients are still there. */
+static void attention_ready(void *arg, int first, int last) {
+  sh_golden_run *r = arg;
+  sh_golden_model *g = &r->g;
+  const char *name = g->model.params.row[first].name;
+  int block;
+  (void)last;
+  if (!strstr(name, ".uvqk") || sscanf(name, "block.%d", &block) != 1) return;
+  if (!r->scalar) r->scalar = sh_arena_zalloc(&g->run, sizeof *r->scalar * (size_t)g->conf.model.layers);
+  scalar_scales(r, block);
 }
 
 /* grads, exp_avg, exp_avg_sq or params_after of every parameter. */
@@ -335,8 +342,8 @@ void sh_golden_train_step(sh_golden_run *r, int step) {
   check_forward(r);
   check_output(r, hidden, value);
   check_hidden_gradient(r, dhidden);
-  sh_model_backward(&g->model, &r->ctx, &r->pass, dhidden, &g->step, NULL, NULL);
-  if (!strcmp(g->kind, "FuXi-beta")) scalar_scales(r);
+  bool scalars = !strcmp(g->kind, "FuXi-beta");
+  sh_model_backward(&g->model, &r->ctx, &r->pass, dhidden, scalars ? attention_ready : NULL, r);
   check_states(r, "grads", SH_GOLDEN_GRAD);
   sh_golden_adamw(g, &r->in, step + 1);
   check_states(r, "exp_avg", SH_GOLDEN_M);

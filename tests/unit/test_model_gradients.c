@@ -101,7 +101,7 @@ static double loss_of(bench *b, bool gradients) {
     memset(b->rows.grad, 0, sizeof(float) * ITEMS * LD);
   }
   double loss = sh_loss_sampled(&a, &b->c);
-  if (gradients) sh_model_backward(&b->model, &b->c, &pass, dhidden, &b->step, NULL, NULL);
+  if (gradients) sh_model_backward(&b->model, &b->c, &pass, dhidden, NULL, NULL);
   return loss;
 }
 

@@ -1,0 +1,194 @@
+#include "dist/plan.h"
+
+#include <string.h>
+
+#include "dist/build.h"
+
+/* Arrays alive, by place; a new one takes the lowest gap that holds it. */
+typedef struct span {
+  int64_t first, last;
+} span;
+
+typedef struct planner {
+  const sh_model *m;
+  const sh_plan_shape *shape;
+  sh_plan *plan;
+  span *alive;
+  int n;
+  int64_t live;
+  int *group;       /* [ncalls] last call of the dropped group a call is in, or -1 */
+  bool *inner;      /* [nslots] dies with a dropped group */
+  int *last_reader; /* [nslots] */
+} planner;
+
+static int64_t take(planner *p, int64_t floats) {
+  int64_t size = (floats > 0 ? floats + 15 : 16) / 16 * 16, place = 0;
+  int at = 0;
+  while (at < p->n && p->alive[at].first - place < size) place = p->alive[at++].last;
+  memmove(p->alive + at + 1, p->alive + at, sizeof(span) * (size_t)(p->n - at));
+  p->alive[at] = (span){place, place + size};
+  p->n++;
+  p->live += size;
+  if (place + size > p->plan->floats) p->plan->floats = place + size;
+  if (p->live > p->plan->live) p->plan->live = p->live;
+  return place;
+}
+
+static void give(planner *p, int64_t place) {
+  int at = 0;
+  while (p->alive[at].first != place) at++;
+  p->live -= p->alive[at].last - place;
+  p->n--;
+  memmove(p->alive + at, p->alive + at + 1, sizeof(span) * (size_t)(p->n - at));
+}
+
+static int64_t take_slot(planner *p, int slot) { return take(p, p->shape->rows[slot] * p->m->slot[slot].width); }
+
+static int64_t take_tape(planner *p, int call) {
+  const sh_layer *l = &p->m->call[call].layer;
+  return take(p, l->ops->tape(l, p->shape->T, p->shape->B));
+}
+
+static bool has_attention(const sh_layer *l) {
+  static const int32_t offsets[2] = {0, 1};
+  sh_batch one = {.B = 1, .T = 1, .offsets = offsets};
+  double linear, attention;
+  l->ops->flops(l, &one, &linear, &attention);
+  return attention > 0;
+}
+
+/* Last call of the group that starts at `first`, or first - 1 where none starts. */
+static int group_end(const sh_model *m, int first) {
+  const sh_layer *l = &m->call[first].layer;
+  int last = first;
+  if (m->recompute == SH_RECOMPUTE_NONE) return first - 1;
+  if (m->recompute == SH_RECOMPUTE_ATTENTION) return has_attention(l) ? first : first - 1;
+  while (last + 1 < m->ncalls && !strcmp(m->call[last + 1].layer.name, l->name)) last++;
+  return last;
+}
+
+/* A slot that only calls up to `last` read dies with their group. */
+static bool is_inner(const planner *p, int slot, int last) {
+  return p->last_reader[slot] <= last && slot != p->m->output;
+}
+
+/* Whether dropping the group would free anything. */
+static bool worth_dropping(const planner *p, int first, int last) {
+  bool any = false;
+  for (int i = first; i <= last; i++) {
+    const sh_call *k = &p->m->call[i];
+    any |= k->layer.ops->tape(&k->layer, 64, 1) > 0;
+    for (int s = 0; s < k->nout; s++) any |= is_inner(p, k->out[s], last);
+  }
+  return any;
+}
+
+static void drop(planner *p, int first, int last) {
+  for (int i = first; i <= last; i++) {
+    const sh_call *k = &p->m->call[i];
+    p->group[i] = last;
+    for (int s = 0; s < k->nout; s++) p->inner[k->out[s]] = is_inner(p, k->out[s], last);
+  }
+}
+
+/* A group is dropped when another follows. */
+static void make_groups(planner *p) {
+  const sh_model *m = p->m;
+  int first = -1, last = -1;
+  for (int s = 0; s < m->nslots; s++) p->last_reader[s] = -1, p->inner[s] = false;
+  for (int i = 0; i < m->ncalls; i++) {
+    p->group[i] = -1;
+    for (int s = 0; s < m->call[i].nin; s++) p->last_reader[m->call[i].in[s]] = i;
+  }
+  for (int i = 0; i < m->ncalls && p->shape->train; i++) {
+    int end = group_end(m, i);
+    if (end < i) continue;
+    if (worth_dropping(p, i, end)) {
+      if (last >= 0) drop(p, first, last);
+      first = i, last = end;
+    }
+    i = end;
+  }
+}
+
+/* What dies with a group's forward: tapes, and slots that nobody else reads. */
+static void end_group(planner *p, int last) {
+  for (int i = last; i >= 0 && p->group[i] == last; i--) {
+    const sh_call *k = &p->m->call[i];
+    give(p, p->plan->tape[i]);
+    for (int s = 0; s < k->nout; s++)
+      if (p->inner[k->out[s]]) give(p, p->plan->value[k->out[s]]);
+  }
+}
+
+static void forward(planner *p) {
+  const sh_model *m = p->m;
+  for (int i = 0; i < m->ncalls; i++) {
+    const sh_call *k = &m->call[i];
+    for (int s = 0; s < k->nout; s++) p->plan->value[k->out[s]] = take_slot(p, k->out[s]);
+    if (p->shape->train) {
+      p->plan->tape[i] = take_tape(p, i);
+      if (p->group[i] == i) end_group(p, i);
+      continue;
+    }
+    for (int s = 0; s < k->nin; s++) {
+      int slot = k->in[s];
+      if (p->last_reader[slot] != i || slot == m->output) continue;
+      give(p, p->plan->value[slot]);
+      p->last_reader[slot] = -1; /* a call may read it twice */
+    }
+  }
+}
+
+/* Places of a dropped group's second life; returns its first call. */
+static int revive(planner *p, int last) {
+  int first = last;
+  while (first > 0 && p->group[first - 1] == last) first--;
+  for (int i = first; i <= last; i++) {
+    const sh_call *k = &p->m->call[i];
+    for (int s = 0; s < k->nout; s++)
+      if (p->inner[k->out[s]]) p->plan->again[k->out[s]] = take_slot(p, k->out[s]);
+    p->plan->tape_again[i] = take_tape(p, i);
+  }
+  return first;
+}
+
+static void backward(planner *p) {
+  const sh_model *m = p->m;
+  sh_plan *q = p->plan;
+  for (int i = m->ncalls - 1; i >= 0; i--) {
+    const sh_call *k = &m->call[i];
+    if (p->group[i] == i) q->rerun[i] = revive(p, i);
+    for (int s = 0; s < k->nin; s++)
+      if (q->grad[k->in[s]] < 0) q->grad[k->in[s]] = take_slot(p, k->in[s]);
+    give(p, q->tape_again[i]);
+    for (int s = 0; s < k->nout; s++) {
+      int slot = k->out[s];
+      give(p, q->again[slot]);
+      if (q->grad[slot] >= 0) give(p, q->grad[slot]);
+    }
+  }
+}
+
+static int64_t *none(sh_arena *a, int n) { return memset(SH_ARENA_NEW(a, int64_t, n), -1, sizeof(int64_t) * (size_t)n); }
+
+void sh_plan_make(const sh_model *m, const sh_plan_shape *shape, sh_arena *arena, sh_plan *plan) {
+  *plan = (sh_plan){.value = none(arena, m->nslots), .tape = none(arena, m->ncalls)};
+  plan->again = none(arena, m->nslots), plan->tape_again = none(arena, m->ncalls), plan->grad = none(arena, m->nslots);
+  plan->rerun = SH_ARENA_NEW(arena, int, m->ncalls);
+  for (int i = 0; i < m->ncalls; i++) plan->rerun[i] = -1;
+  sh_arena_mark mark = sh_arena_save(arena);
+  planner p = {.m = m, .shape = shape, .plan = plan};
+  p.alive = SH_ARENA_NEW(arena, span, 2 * m->nslots + m->ncalls);
+  p.group = SH_ARENA_NEW(arena, int, m->ncalls);
+  p.last_reader = SH_ARENA_NEW(arena, int, m->nslots);
+  p.inner = SH_ARENA_NEW(arena, bool, m->nslots);
+  make_groups(&p);
+  forward(&p);
+  if (shape->train) {
+    memcpy(plan->again, plan->value, sizeof(int64_t) * (size_t)m->nslots);
+    memcpy(plan->tape_again, plan->tape, sizeof(int64_t) * (size_t)m->ncalls);
+    backward(&p);
+  }
+  sh_arena_release(arena, mark);
+}
