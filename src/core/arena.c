@@ -97,6 +97,12 @@ void sh_arena_reset(sh_arena *a) {
   if (a->head) a->head->used = 0;
 }
 
+void sh_arena_reserve(sh_arena *a, size_t bytes) {
+  if (a->used > 0 || (a->head && !a->head->below && a->head->size >= bytes)) return;
+  sh_arena_free(a);
+  if (a->want < bytes + bytes / 4) a->want = bytes + bytes / 4; /* room to grow; untouched, it is only addresses */
+}
+
 sh_arena_mark sh_arena_save(const sh_arena *a) {
   return (sh_arena_mark){.head = a->head, .head_used = a->head ? a->head->used : 0, .used = a->used};
 }

@@ -34,6 +34,10 @@ void *sh_arena_zalloc(sh_arena *a, size_t bytes);
 #define SH_ARENA_ZNEW(arena, type, n) ((type *)sh_arena_zalloc((arena), sizeof(type) * (size_t)(n)))
 
 void sh_arena_reset(sh_arena *a); /* everything handed out dies */
+
+/* An empty arena: make the next `bytes` come from one region. What was there goes back first, so that a larger batch
+ * than ever never holds two regions. */
+void sh_arena_reserve(sh_arena *a, size_t bytes);
 void sh_arena_free(sh_arena *a);
 
 /* Release everything handed out since the mark (last in, first out). */

@@ -138,7 +138,7 @@ static void rerun(const sh_model *m, const sh_ctx *c, sh_pass *pass, int first, 
     bool kept = true; /* all outputs */
     for (int s = 0; s < k->nout; s++) {
       pass->value[k->out[s]] = pass->block + q->again[k->out[s]];
-      kept &= q->again[k->out[s]] == q->value[k->out[s]];
+      kept &= !q->dropped[k->out[s]];
     }
     pass->tape[i] = pass->block + q->tape_again[i];
     sh_args a = call_args(m, pass, i);

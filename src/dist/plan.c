@@ -17,7 +17,6 @@ typedef struct planner {
   int n;
   int64_t live;
   int *group;       /* [ncalls] last call of the dropped group a call is in, or -1 */
-  bool *inner;      /* [nslots] dies with a dropped group */
   int *last_reader; /* [nslots] */
 } planner;
 
@@ -87,7 +86,7 @@ static void drop(planner *p, int first, int last) {
   for (int i = first; i <= last; i++) {
     const sh_call *k = &p->m->call[i];
     p->group[i] = last;
-    for (int s = 0; s < k->nout; s++) p->inner[k->out[s]] = is_inner(p, k->out[s], last);
+    for (int s = 0; s < k->nout; s++) p->plan->dropped[k->out[s]] = is_inner(p, k->out[s], last);
   }
 }
 
@@ -95,7 +94,7 @@ static void drop(planner *p, int first, int last) {
 static void make_groups(planner *p) {
   const sh_model *m = p->m;
   int first = -1, last = -1;
-  for (int s = 0; s < m->nslots; s++) p->last_reader[s] = -1, p->inner[s] = false;
+  for (int s = 0; s < m->nslots; s++) p->last_reader[s] = -1;
   for (int i = 0; i < m->ncalls; i++) {
     p->group[i] = -1;
     for (int s = 0; s < m->call[i].nin; s++) p->last_reader[m->call[i].in[s]] = i;
@@ -117,7 +116,7 @@ static void end_group(planner *p, int last) {
     const sh_call *k = &p->m->call[i];
     give(p, p->plan->tape[i]);
     for (int s = 0; s < k->nout; s++)
-      if (p->inner[k->out[s]]) give(p, p->plan->value[k->out[s]]);
+      if (p->plan->dropped[k->out[s]]) give(p, p->plan->value[k->out[s]]);
   }
 }
 
@@ -147,7 +146,7 @@ static int revive(planner *p, int last) {
   for (int i = first; i <= last; i++) {
     const sh_call *k = &p->m->call[i];
     for (int s = 0; s < k->nout; s++)
-      if (p->inner[k->out[s]]) p->plan->again[k->out[s]] = take_slot(p, k->out[s]);
+      if (p->plan->dropped[k->out[s]]) p->plan->again[k->out[s]] = take_slot(p, k->out[s]);
     p->plan->tape_again[i] = take_tape(p, i);
   }
   return first;
@@ -175,6 +174,7 @@ static int64_t *none(sh_arena *a, int n) { return memset(SH_ARENA_NEW(a, int64_t
 void sh_plan_make(const sh_model *m, const sh_plan_shape *shape, sh_arena *arena, sh_plan *plan) {
   *plan = (sh_plan){.value = none(arena, m->nslots), .tape = none(arena, m->ncalls)};
   plan->again = none(arena, m->nslots), plan->tape_again = none(arena, m->ncalls), plan->grad = none(arena, m->nslots);
+  plan->dropped = SH_ARENA_ZNEW(arena, bool, m->nslots);
   plan->rerun = SH_ARENA_NEW(arena, int, m->ncalls);
   for (int i = 0; i < m->ncalls; i++) plan->rerun[i] = -1;
   sh_arena_mark mark = sh_arena_save(arena);
@@ -182,7 +182,6 @@ void sh_plan_make(const sh_model *m, const sh_plan_shape *shape, sh_arena *arena
   p.alive = SH_ARENA_NEW(arena, span, 2 * m->nslots + m->ncalls);
   p.group = SH_ARENA_NEW(arena, int, m->ncalls);
   p.last_reader = SH_ARENA_NEW(arena, int, m->nslots);
-  p.inner = SH_ARENA_NEW(arena, bool, m->nslots);
   make_groups(&p);
   forward(&p);
   if (shape->train) {

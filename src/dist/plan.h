@@ -27,9 +27,10 @@ typedef struct sh_plan {
   int64_t live;        /* most floats alive at one time: what no placing could do without */
   int64_t *value;      /* [nslots] in forward */
   int64_t *tape;       /* [ncalls] */
-  int64_t *again;      /* [nslots] in backward: elsewhere when it is made anew */
+  int64_t *again;      /* [nslots] in backward: another place when it is made anew */
   int64_t *tape_again; /* [ncalls] */
   int64_t *grad;       /* [nslots] */
+  bool *dropped;       /* [nslots] dies with its group's forward and is made anew */
   int *rerun;          /* [ncalls] the call from which on forward runs again in front of this one's backward, or -1 */
 } sh_plan;
 

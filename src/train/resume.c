@@ -9,7 +9,9 @@
 
 sh_status sh_resume_same_model(const sh_config *now, const sh_config *stored, const char *path) {
   char what[512];
-  if (sh_config_differs(now, stored, "model", what, sizeof what))
+  sh_config same = *stored; /* how backward gets its activations is no part of the model */
+  memcpy(same.model.recompute, now->model.recompute, sizeof same.model.recompute);
+  if (sh_config_differs(now, &same, "model", what, sizeof what))
     return sh_fail(SH_ERR_DATA, "%s holds another model: %s", path, what);
   return SH_OK;
 }

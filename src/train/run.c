@@ -69,6 +69,7 @@ static void conclude(const sh_trainer *t) {
   const sh_config *c = &t->conf;
   double best;
   sh_info("done: step %lld; results in %s", (long long)t->state.step, c->train.out);
+  sh_memory_conclude(t);
   if (t->state.best_metric < 0) return;
   sh_info("best %s %.4f at epoch %lld", c->eval.metric, t->state.best_metric, (long long)t->state.best_epoch);
   if (sh_dataset_optimum(&t->data, c->eval.metric, &best) == SH_OK)
@@ -87,6 +88,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
       announce(&t);
+      sh_memory_announce(&t);
       if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
       if (status == SH_OK) status = sh_train_loop(&t);
       if (status == SH_OK) conclude(&t);

@@ -67,6 +67,20 @@ static double micro_loss(sh_trainer *t, sh_stage *s, int m, const sh_ctx *c, con
   return sh_loss_shared(&a, c);
 }
 
+/* Ask for the whole step at once: rows, and the largest micro-batch's arrays. */
+static void reserve_step(sh_trainer *t, const sh_stage *s) {
+  enum { SMALL = 256 }; /* bytes of pointers and places, of a slot or call */
+  int64_t rows = 2 * s->fetch.nslots * s->fetch.ld, pass = 0;
+  for (int m = 0; m < s->batch.nmicro; m++) {
+    const sh_batch *b = &s->batch.micro[m];
+    int64_t floats = b->T + sh_model_pass_floats(&t->model, b->T, b->B, &t->scratch);
+    if (floats > pass) pass = floats;
+    sh_memory_note(t, b, s->fetch.nslots);
+  }
+  int64_t small = (t->model.nslots + t->model.ncalls + 16) * SMALL;
+  sh_arena_reserve(&t->step, sizeof(float) * (size_t)(rows + pass) + (size_t)small);
+}
+
 /* Forward, loss, backward of every micro-batch; finished buckets begin their sum during the last. */
 static double forward_backward(sh_trainer *t, sh_stage *s) {
   double loss = 0;
@@ -120,6 +134,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   sh_stage *now = &t->stage[t->now], *next = &t->stage[1 - t->now];
   sh_arena_reset(&t->step);
   if (!now->loaded) SH_TRY(stage_begin(t, now, t->state.epoch, t->state.step_in_epoch, t->state.step));
+  reserve_step(t, now);
   sh_table_fetch_end(&t->item, &now->fetch, &t->step); /* rows after the last update arrive */
   now->loaded = false;                                 /* also when what follows fails */
   SH_TRY(stage_next(t, now, next));                    /* ids of the next batch leave */

@@ -10,6 +10,7 @@
 #include "dist/grad_sync.h"
 #include "dist/table.h"
 #include "mpi/coll.h"
+#include "train/memory.h"
 
 /* One loaded global batch on this rank with its rows on the way. Two, swapped. */
 typedef struct sh_stage {
@@ -41,6 +42,7 @@ typedef struct sh_trainer {
   sh_arena run, step, scratch;
   const sh_kernels *kernels;
   sh_run_state state;
+  sh_memory_shape largest; /* of all micro-batches so far */
   bool branched;       /* continued from a checkpoint named by the user: an earlier run in train.out is set aside */
   int64_t total_steps; /* of the run, for schedules and the ETA */
   int64_t nown_candidates, nown_scored;
