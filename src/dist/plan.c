@@ -169,7 +169,9 @@ static void backward(planner *p) {
   }
 }
 
-static int64_t *none(sh_arena *a, int n) { return memset(SH_ARENA_NEW(a, int64_t, n), -1, sizeof(int64_t) * (size_t)n); }
+static int64_t *none(sh_arena *a, int n) {
+  return memset(SH_ARENA_NEW(a, int64_t, n), -1, sizeof(int64_t) * (size_t)n);
+}
 
 void sh_plan_make(const sh_model *m, const sh_plan_shape *shape, sh_arena *arena, sh_plan *plan) {
   *plan = (sh_plan){.value = none(arena, m->nslots), .tape = none(arena, m->ncalls)};

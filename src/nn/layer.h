@@ -55,7 +55,8 @@ typedef struct sh_args {
   float *din[SH_CALL_SLOTS];        /* backward: gradients of inputs; NULL when nobody needs it */
   bool add[SH_CALL_SLOTS];          /* add to din[k] (true) or overwrite it (false) */
   float *tape;                      /* what forward keeps for backward; NULL when not training */
-  bool again; /* forward runs once more for its tape alone: out holds what it wrote the first time and need not be made */
+  bool again; /* forward runs once more for its tape alone: out holds what it wrote the first time and need not be made
+               */
 } sh_args;
 
 typedef struct sh_layer sh_layer;

@@ -116,10 +116,8 @@ static void usual_batch(const sh_trainer *t, sh_memory_shape *s) {
 }
 
 static sh_memory_shape shape_of(const sh_trainer *t) {
-  return (sh_memory_shape){.micro = t->conf.batch.accumulate,
-                           .items = t->data.items,
-                           .ranks = t->grid->world.size,
-                           .threads = sh_threads()};
+  return (sh_memory_shape){
+      .micro = t->conf.batch.accumulate, .items = t->data.items, .ranks = t->grid->world.size, .threads = sh_threads()};
 }
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }

@@ -1,7 +1,7 @@
 /* train/memory.h: what a run will need on one rank, said before it is taken, and what it took.
  *
- *   sh_memory_shape s = {.tokens = 25600, .sequences = 128, .longest = 200, .micro = 1, .items = 3883, .ranks = 2, ...};
- *   sh_memory need = sh_memory_predict(&config, &model, &s, &scratch);
+ *   sh_memory_shape s = {.tokens = 25600, .sequences = 128, .longest = 200, .micro = 1, .items = 3883, .ranks = 2,
+ * ...}; sh_memory need = sh_memory_predict(&config, &model, &s, &scratch);
  *
  * Parameters, table and activations are exact; what calls and the loss use inside, and the rows a batch touches, are
  * estimates from above.

@@ -43,8 +43,8 @@ typedef struct sh_trainer {
   const sh_kernels *kernels;
   sh_run_state state;
   sh_memory_shape largest; /* of all micro-batches so far */
-  bool branched;       /* continued from a checkpoint named by the user: an earlier run in train.out is set aside */
-  int64_t total_steps; /* of the run, for schedules and the ETA */
+  bool branched;           /* continued from a checkpoint named by the user: an earlier run in train.out is set aside */
+  int64_t total_steps;     /* of the run, for schedules and the ETA */
   int64_t nown_candidates, nown_scored;
   int32_t *own_candidate; /* own rows that are candidates, as local rows, ascending: what evaluation ranks */
   int32_t *own_scored;    /* and those with events: what the full softmax is over, so that every target is in it */
