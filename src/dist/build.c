@@ -61,17 +61,21 @@ void sh_model_destroy(sh_model *m) {
   *m = (sh_model){0};
 }
 
+bool sh_has_attention(const sh_layer *l) {
+  static const int32_t offsets[2] = {0, 1};
+  sh_batch one = {.B = 1, .T = 1, .offsets = offsets};
+  double linear, attention;
+  l->ops->flops(l, &one, &linear, &attention);
+  return attention > 0;
+}
+
 /* The first call from which, backwards, everything may be computed for last tokens only: the trailing calls that
  * support it, up to and including the last one that mixes tokens. */
 static int last_only_from(const sh_model *m) {
   int from = m->ncalls;
   for (int i = m->ncalls - 1; i > 0 && m->call[i].layer.ops->supports_last_only; i--) {
     from = i;
-    double linear, attention;
-    static const int32_t offsets[2] = {0, 1};
-    sh_batch one = {.B = 1, .T = 1, .offsets = offsets};
-    m->call[i].layer.ops->flops(&m->call[i].layer, &one, &linear, &attention);
-    if (attention > 0) break;
+    if (sh_has_attention(&m->call[i].layer)) break;
   }
   return from;
 }

@@ -71,6 +71,9 @@ void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const 
  * `scratch` is left as it was. */
 int64_t sh_model_pass_floats(const sh_model *m, int64_t T, int64_t B, sh_arena *scratch);
 
+/* Whether a layer mixes tokens: it counts attention among its operations. */
+bool sh_has_attention(const sh_layer *l);
+
 /* Forward operations of a batch: linear and attention parts, x2 per multiply-add. */
 void sh_model_flops(const sh_model *m, const sh_batch *b, double *linear, double *attention);
 

@@ -48,20 +48,12 @@ static int64_t take_tape(planner *p, int call) {
   return take(p, l->ops->tape(l, p->shape->T, p->shape->B));
 }
 
-static bool has_attention(const sh_layer *l) {
-  static const int32_t offsets[2] = {0, 1};
-  sh_batch one = {.B = 1, .T = 1, .offsets = offsets};
-  double linear, attention;
-  l->ops->flops(l, &one, &linear, &attention);
-  return attention > 0;
-}
-
 /* Last call of the group that starts at `first`, or first - 1 where none starts. */
 static int group_end(const sh_model *m, int first) {
   const sh_layer *l = &m->call[first].layer;
   int last = first;
   if (m->recompute == SH_RECOMPUTE_NONE) return first - 1;
-  if (m->recompute == SH_RECOMPUTE_ATTENTION) return has_attention(l) ? first : first - 1;
+  if (m->recompute == SH_RECOMPUTE_ATTENTION) return sh_has_attention(l) ? first : first - 1;
   while (last + 1 < m->ncalls && !strcmp(m->call[last + 1].layer.name, l->name)) last++;
   return last;
 }

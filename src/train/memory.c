@@ -47,8 +47,8 @@ static int64_t table_bytes(const sh_config *c, const sh_memory_shape *s) {
   return own * (floats + 2) * FLOAT + s->items * (int64_t)(sizeof(int32_t) + sizeof(int64_t));
 }
 
-/* Inside one call: gradients of what its tape holds, transposed weights, partial sums of weight gradients and of bias
- * tables, and a thread's attention tiles. */
+/* Inside one call: gradients of what its tape holds, transposed weights, partial sums of weight gradients (as
+ * nn/linear.c cuts them) and of bias tables, and a thread's attention tiles. */
 static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memory_shape *s, int call) {
   const sh_call *k = &m->call[call];
   int64_t floats = larger(k->layer.ops->tape(&k->layer, s->tokens, s->sequences), s->tokens * m->width), params = 0;
@@ -62,12 +62,14 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
   return floats;
 }
 
-/* Hidden states and rows, normalised, and their gradients; then coefficients by pair, or tiles of candidates. */
+/* Hidden states and rows, normalised, and their gradients. Then coefficients by pair, or candidates in tiles and a panel
+ * of their probabilities; the full softmax has all own rows for candidates. */
 static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t rows) {
-  int64_t ld = padded(c->model.width), T = s->tokens;
-  if (loss_is(c, "full")) return 2 * larger(c->loss.tile_tokens, 1) * ld + 2 * s->items / s->ranks * ld + 4 * T;
+  enum { PANEL = 1 << 20 };
+  int64_t ld = padded(c->model.width), T = s->tokens, own = s->items / s->ranks;
+  if (loss_is(c, "full")) return 2 * (T + c->loss.tile_tokens) * (ld + 4) + 4 * own * ld + PANEL;
   int64_t floats = 2 * (T + rows) * (ld + 1);
-  if (!loss_is(c, "sampled")) return floats + 3 * smaller(rows, shared_keys(c, s)) * ld + 6 * T;
+  if (!loss_is(c, "sampled")) return floats + 3 * smaller(rows, shared_keys(c, s)) * ld + 6 * T + PANEL;
   int64_t each = keys_of_token(c), tile = 2048;
   while (tile * each < 4 * rows && tile < (1 << 20)) tile *= 2;
   return floats + 2 * smaller(tile, T) * each + 2 * rows;

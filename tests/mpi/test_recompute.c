@@ -73,9 +73,13 @@ static void test_predicted_and_measured(void **state) {
       sh_memory p = sh_memory_predict(&c, &t.model, &s, &t.scratch);
       activations[r] = (double)p.activations;
       bool good = within((double)t.step.peak, (double)(p.activations + p.rows), 0.05);
+      double work = (double)t.scratch.peak / (double)p.workspace; /* an estimate */
+      good &= work > 0.25 && work < 2;
       if (!good)
-        fprintf(mpi_verdict_out, "%s, %s: predicted %lld + %lld, measured %zu bytes\n", what, modes[r],
-                (long long)p.activations, (long long)p.rows, t.step.peak);
+        fprintf(mpi_verdict_out, "%s, %s: predicted %lld + %lld, measured %zu bytes; workspace %lld, %zu\n", what,
+                modes[r], (long long)p.activations, (long long)p.rows, t.step.peak, (long long)p.workspace,
+                t.scratch.peak);
+      if (r == 0 && mpi_rank() == 0) fprintf(stderr, "  %s: workspace %.2f of the estimate\n", what, work);
       assert_all(good);
       sh_trainer_rewind(&t);
       sh_trainer_destroy(&t);

@@ -45,6 +45,26 @@ static void test_blocks_are_apart(void **state) {
   sh_arena_free(&a);
 }
 
+/* Reserved: one region for all that follows, the old one given back; enough stays as it is. */
+static void test_reserve(void **state) {
+  (void)state;
+  sh_arena a;
+  sh_arena_init(&a, "test");
+  sh_arena_alloc(&a, 1000);
+  sh_arena_reset(&a);
+  sh_arena_reserve(&a, 9 << 20);
+  int64_t before = sh_alloc_count();
+  char *first = sh_arena_alloc(&a, 1 << 20), *last = NULL;
+  for (int i = 0; i < 8; i++) last = sh_arena_alloc(&a, 1 << 20);
+  assert_int_equal(sh_alloc_count() - before, 1);
+  assert_int_equal(last - first, 8 << 20);
+  sh_arena_reserve(&a, 1 << 30); /* not empty: nothing happens */
+  sh_arena_reset(&a);
+  sh_arena_reserve(&a, 8 << 20);
+  assert_ptr_equal(sh_arena_alloc(&a, 1), first);
+  sh_arena_free(&a);
+}
+
 static void one_step(sh_arena *a) {
   sh_arena_reset(a);
   for (size_t i = 1; i < 200; i++) sh_arena_alloc(a, 997 * i);
@@ -123,6 +143,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_alignment_and_zero),
       cmocka_unit_test(test_blocks_are_apart),
+      cmocka_unit_test(test_reserve),
       cmocka_unit_test(test_no_requests_after_warm_up),
       cmocka_unit_test(test_marks),
       cmocka_unit_test(test_marks_settle),
