@@ -5,11 +5,13 @@
  * the dead are used again. A gradient lives from its first reader's backward to its producer's; in inference a slot
  * dies with its last reader.
  *
- * model.recompute makes groups of calls whose tapes, and slots that no other call reads, die at the group's forward;
- * the group's forward runs once more in front of its backward. Dropout is counted, not stored, so the bits are the
- * same. attention   a group is one call with attention: its tape is dropped, its outputs stay layer       a group is a
- * block, the consecutive calls of one name: what flows from block to block stays The last group is never dropped:
- * backward begins with it, so keeping it costs nothing at the peak.
+ * model.recompute makes groups of calls. A group's tapes, and slots that no other call reads, die at its forward, which
+ * runs once more in front of its backward. Dropout is counted, not stored, so the bits are the same.
+ *
+ *   attention   a group is one call with attention: its tape is dropped, its outputs stay
+ *   layer       a group is a block, the consecutive calls of one name: what flows from block to block stays
+ *
+ * The last group is never dropped: backward begins with it, so keeping it costs nothing at the peak.
  */
 #ifndef SH_DIST_PLAN_H
 #define SH_DIST_PLAN_H

@@ -62,8 +62,8 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
   return floats;
 }
 
-/* Hidden states and rows, normalised, and their gradients. Then coefficients by pair, or candidates in tiles and a panel
- * of their probabilities; the full softmax has all own rows for candidates. */
+/* Hidden states and rows, normalised, and their gradients. Then coefficients by pair, or candidates in tiles and a
+ * panel of their probabilities; the full softmax has all own rows for candidates. */
 static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t rows) {
   enum { PANEL = 1 << 20 };
   int64_t ld = padded(c->model.width), T = s->tokens, own = s->items / s->ranks;
