@@ -116,8 +116,8 @@ static double tile_loss(plan *p, int64_t tile) {
 static void rows_back(const plan *p, const float *e_length) {
   const sh_full_args *a = p->a;
   float *drows = SH_ARENA_NEW(p->c->scratch, float, a->ncandidates * a->D);
-  sh_normalise_rows_back(a->ncandidates, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, p->s.e, p->s.ld, e_length,
-                         p->de, p->s.ld, drows, a->D, false);
+  sh_normalise_rows_back(p->c->k, a->ncandidates, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, p->s.e, p->s.ld,
+                         e_length, p->de, p->s.ld, drows, a->D, false);
   sh_table_add_local(a->table, a->ncandidates, a->candidate, drows, a->D);
 }
 
@@ -132,12 +132,12 @@ double sh_loss_full(const sh_full_args *a, const sh_ctx *c) {
 #pragma omp parallel for schedule(static)
   for (int64_t v = 0; v < n; v++)
     for (int64_t d = 0; d < a->D; d++) own[v * a->D + d] = a->table->rows[a->candidate[v] * (int64_t)a->D + d];
-  sh_normalise_rows(n, a->D, norm, eps, own, a->D, e, ld, e_length);
+  sh_normalise_rows(c->k, n, a->D, norm, eps, own, a->D, e, ld, e_length);
   plan p = {.a = a, .c = c, .axis = a->table->axis};
   p.s = (sh_softmax){.k = c->k, .width = a->D, .ld = ld, .n = n, .e = e, .scale = (float)(1.0 / a->conf->temperature)};
   sh_softmax_pack(&p.s, c->scratch);
   p.h = SH_ARENA_NEW(c->scratch, float, a->T *ld);
-  sh_normalise_rows(a->T, a->D, norm, eps, a->hidden, a->D, p.h, ld, h_length);
+  sh_normalise_rows(c->k, a->T, a->D, norm, eps, a->hidden, a->D, p.h, ld, h_length);
   if (a->dhidden) {
     p.dh = SH_ARENA_NEW(c->scratch, float, a->T *ld);
     p.de = SH_ARENA_ZNEW(c->scratch, float, n *ld);
@@ -146,7 +146,7 @@ double sh_loss_full(const sh_full_args *a, const sh_ctx *c) {
   double loss = 0;
   for (int64_t tile = 0; tile < p.tiles; tile++) loss += tile_loss(&p, tile);
   if (a->dhidden) {
-    sh_normalise_rows_back(a->T, a->D, norm, eps, p.h, ld, h_length, p.dh, ld, a->dhidden, a->D, false);
+    sh_normalise_rows_back(c->k, a->T, a->D, norm, eps, p.h, ld, h_length, p.dh, ld, a->dhidden, a->D, false);
     rows_back(&p, e_length);
   }
   sh_arena_release(c->scratch, mark);

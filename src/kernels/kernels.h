@@ -58,6 +58,13 @@ typedef struct sh_fuxi_maps {
   double *da, *db;                 /* backward, added to */
 } sh_fuxi_maps;
 
+/* (token, column) pairs grouped by the row they refer to: pair[start[r] .. start[r+1]) of row r. */
+typedef struct sh_pairs {
+  const int32_t *start;
+  const int32_t *pair; /* token << shift | column, where its coefficient stands */
+  int shift;
+} sh_pairs;
+
 typedef struct sh_kernels {
   const char *name;
 
@@ -107,17 +114,26 @@ typedef struct sh_kernels {
   void (*adamw)(int64_t n, double lr, double beta1, double beta2, double eps, double decay, double c1, double c2,
                 float scale, const float *grad, float *value, float *m, float *v);
 
-  /* The sampled loss; n rows named by slot, `width` columns, a multiple of 16.
-   * gather_dots: out[j] = h . rows[slot[j]];  gather_sum: out = sum_j coef[j] rows[slot[j]];
-   * pair_sum: out += sum over pairs p of coef[p] h[p / stride], in the order given. */
-  void (*gather_dots)(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
-                      float *out);
+  /* Rows of length one: y = x / max(|x|, eps), or x itself without l2_norm; zero in columns width .. ldy-1; length[n]
+   * = |x|. The way back, dx (+)= (dy - y (y . dy)) / max(|x|, eps); a clamped length has no gradient along it. */
+  void (*unit_rows)(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *y,
+                    int64_t ldy, float *length);
+  void (*unit_rows_back)(int64_t n, int64_t width, bool l2_norm, float eps, const float *y, int64_t ldy,
+                         const float *length, const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add);
+
+  /* Rows named by slot, `width` columns, a multiple of 16. out = sum_j coef[j] rows[slot[j]]. */
   void (*gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
                      float *out);
-  void (*pair_sum)(int64_t n, int64_t width, const float *coef, const int32_t *pair, int32_t stride, const float *h,
-                   int64_t ld, float *out);
-  /* x = exp(x - max) / sum; returns the sum and the maximum. */
-  float (*softmax)(int64_t n, float *x, float *max);
+  /* Softmax of each token t over n candidates of its own, slot[t n], the positive, .. slot[t n + n-1]; others equal to
+   * the positive are left out. With logits s_j = scale h . rows[slot[j]]:
+   *   coef[t ldcoef + j] = factor (softmax_j - (j == 0)),  dh = sum_j coef_j rows[slot[j]]
+   * and the sum of logsumexp(s) - s_0 is returned. h and dh have `ld` between tokens as rows do; dh NULL: value only
+   * (coef is scratch then). */
+  double (*sampled_softmax)(int64_t tokens, int64_t n, int64_t width, float scale, float factor, const float *h,
+                            const float *rows, int64_t ld, const int32_t *slot, float *coef, int64_t ldcoef, float *dh);
+  /* out[r] += sum over the pairs p of row r of coef[p] h[token of p], in the order given. */
+  void (*pair_sums)(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
+                    float *out, int64_t ldout);
   /* Softmax over candidates that come in tiles x[rows x n] of h . e; the logit is s = scale x - shift[column].
    * softmax_scan: fold the tile into each row's running max and sum = sum of exp(s - max);
    * softmax_tile: x = factor exp(s - lse[row]). */

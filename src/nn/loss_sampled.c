@@ -1,101 +1,116 @@
 /* Sampled softmax with negatives of each token's own, tile by tile of tokens. One sweep over a tile's tokens makes
- * logits, loss, hidden gradients and the coefficient of every (token, candidate) pair; a second, over rows, sums
- * coefficient * hidden state in pair order, so rows get their gradients without locks. Nothing of size T x R x D
- * exists. */
-#include <math.h>
+ * loss, hidden gradients and the coefficient of every (token, candidate) pair; a second, over rows, sums coefficient *
+ * hidden state in pair order, so rows get their gradients without locks. Nothing of size T x R x D exists. */
+#include <assert.h>
+#include <string.h>
 
-#include "core/csr.h"
 #include "nn/linear.h"
 #include "nn/loss.h"
 #include "nn/loss_rows.h"
 
-/* Coefficients d loss / d logit (times 1 / temperature and scale) of one token over its 1 + R candidates; returns its
- * loss. slot[0] is the positive. */
-static double token_loss(const sh_kernels *k, int64_t width, int64_t n, const float *h, const float *rows, int64_t ld,
-                         const int32_t *slot, double temperature, double scale, float *coef) {
-  float inv = (float)(1.0 / temperature), top;
-  k->gather_dots(n, width, h, rows, ld, slot, coef);
-  for (int64_t j = 0; j < n; j++) coef[j] *= inv;
-  for (int64_t j = 1; j < n; j++)
-    if (slot[j] == slot[0]) coef[j] = -5e4f;
-  float positive = coef[0], sum = k->softmax(n, coef, &top);
-  double loss = (double)top + log((double)sum) - (double)positive;
-  float factor = (float)(scale / temperature);
-  for (int64_t j = 0; j < n; j++) coef[j] *= factor;
-  coef[0] -= factor;
-  return loss;
-}
+/* Tokens a thread scores at a time. */
+enum { BLOCK = 16 };
 
-/* Tokens whose pairs are sorted and summed together: few enough that their hidden states stay in a core's cache, enough
- * that sorting by row costs less than the pairs. */
-static int64_t tile_tokens(int64_t candidates, int64_t rows) {
-  int64_t tile = 2048;
-  while (tile * candidates < 4 * rows && tile < (1 << 20)) tile *= 2;
+/* The call, cut into tiles of `tile` tokens. */
+typedef struct plan {
+  const sh_loss_args *a;
+  const sh_ctx *c;
+  int64_t m, ld, U; /* candidates of a token; floats between rows; rows */
+  int64_t tile;
+  int shift;                     /* a pair is token << shift | candidate */
+  int32_t *start;                /* [tiles x (U + 1)] pairs of each row in each tile */
+  int32_t *pair;                 /* [T x m] */
+  float *e, *de;                 /* [U x ld] */
+  float *h, *length, *coef, *dh; /* of a tile: [tile x ld], [tile], [tile << shift]; dh [threads x BLOCK x ld] */
+  double *part;                  /* [blocks of the batch] losses */
+} plan;
+
+/* Tokens whose pairs are sorted and summed together: few enough that hidden states and coefficients stay in a core's
+ * cache, enough that a pass over all rows costs less than the pairs. */
+static int64_t tile_tokens(int64_t candidates, int64_t rows, int shift) {
+  int64_t tile = 512;
+  while (tile * candidates < 16 * rows && tile << shift < 1 << 28) tile *= 2;
   return tile;
 }
 
-/* Logits, loss, coefficients and hidden gradients of tokens t0 .. t0+n-1; returns the sum of losses. */
-static double score_tile(const sh_loss_args *a, const sh_ctx *c, int64_t t0, int64_t n, const float *h, const float *e,
-                         float *coef, float *dh) {
-  int64_t m = a->R + 1, ld = a->rows->ld, blocks = sh_token_blocks(n);
-  sh_arena_mark mark = sh_arena_save(c->scratch);
-  double *part = SH_ARENA_NEW(c->scratch, double, blocks), loss = 0;
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
-    double sum = 0;
-    for (int64_t i = block * SH_TOKEN_BLOCK, end = i + sh_block_rows(n, block); i < end; i++) {
-      const int32_t *slot = a->reference + (t0 + i) * m;
-      sum += token_loss(c->k, ld, m, h + (t0 + i) * ld, e, ld, slot, a->conf->temperature, a->scale, coef + i * m);
-      if (dh) c->k->gather_sum(m, ld, coef + i * m, e, ld, slot, dh + (t0 + i) * ld);
-    }
-    part[block] = sum;
-  }
-  for (int64_t block = 0; block < blocks; block++) loss += part[block];
-  sh_arena_release(c->scratch, mark);
-  return loss;
+/* Counting sort of a tile's n tokens: pairs of each row, in order. start[U + 1]. */
+static void group_pairs(const plan *p, int64_t n, const int32_t *slot, int32_t *start, int32_t *pair) {
+  memset(start, 0, sizeof *start * (size_t)(p->U + 1));
+  for (int64_t i = 0; i < n * p->m; i++) start[slot[i]]++;
+  int32_t end = 0;
+  for (int64_t u = 0; u < p->U; u++) start[u] = end += start[u];
+  start[p->U] = end;
+  for (int64_t t = n - 1; t >= 0; t--) /* from behind, so that ends become starts */
+    for (int64_t j = p->m - 1; j >= 0; j--) pair[--start[slot[t * p->m + j]]] = (int32_t)(t << p->shift | j);
 }
 
-/* de[row] += sum of coefficient * hidden state over the tile's pairs, in pair order. */
-static void sum_tile(const sh_loss_args *a, const sh_ctx *c, int64_t t0, int64_t n, const float *h, const float *coef,
-                     float *de) {
-  int64_t m = a->R + 1, ld = a->rows->ld;
-  sh_arena_mark mark = sh_arena_save(c->scratch);
-  sh_csr by_row;
-  sh_csr_build(&by_row, n * m, a->reference + t0 * m, a->rows->nslots, c->scratch);
-#pragma omp parallel for schedule(dynamic, 64)
-  for (int64_t r = 0; r < by_row.rows; r++) {
-    int64_t first = by_row.start[r], count = by_row.start[r + 1] - first;
-    if (count > 0) c->k->pair_sum(count, ld, coef, by_row.item + first, (int32_t)m, h + t0 * ld, ld, de + r * ld);
+static void group_tiles(const plan *p) {
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t t0 = 0; t0 < p->a->T; t0 += p->tile)
+    group_pairs(p, p->a->T - t0 < p->tile ? p->a->T - t0 : p->tile, p->a->reference + t0 * p->m,
+                p->start + t0 / p->tile * (p->U + 1), p->pair + t0 * p->m);
+}
+
+/* Losses, coefficients and hidden gradients of n <= BLOCK tokens, the tile's tokens i .. i+n-1. */
+static void score_block(const plan *p, int64_t t0, int64_t i, int64_t n) {
+  const sh_loss_args *a = p->a;
+  const sh_kernels *k = p->c->k;
+  bool norm = a->conf->l2_norm;
+  int64_t t = t0 + i;
+  float eps = (float)a->conf->l2_eps, temperature = (float)a->conf->temperature, *h = p->h + i * p->ld;
+  float *dh = p->dh ? p->dh + sh_thread() * BLOCK * p->ld : NULL;
+  k->unit_rows(n, a->D, norm, eps, a->hidden + t * a->D, a->D, h, p->ld, p->length + i);
+  p->part[t / BLOCK] =
+      k->sampled_softmax(n, p->m, p->ld, 1 / temperature, (float)(a->scale / a->conf->temperature), h, p->e, p->ld,
+                         a->reference + t * p->m, p->coef + (i << p->shift), (int64_t)1 << p->shift, dh);
+  if (dh) k->unit_rows_back(n, a->D, norm, eps, h, p->ld, p->length + i, dh, p->ld, a->dhidden + t * a->D, a->D, false);
+}
+
+static void do_tile(const plan *p, int64_t t0, int64_t n) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < n; i += BLOCK) score_block(p, t0, i, n - i < BLOCK ? n - i : BLOCK);
+  if (!p->de) return;
+  const int32_t *start = p->start + t0 / p->tile * (p->U + 1);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t u = 0; u < p->U; u += SH_TOKEN_BLOCK) {
+    sh_pairs pairs = {.start = start + u, .pair = p->pair + t0 * p->m, .shift = p->shift};
+    p->c->k->pair_sums(p->U - u < SH_TOKEN_BLOCK ? p->U - u : SH_TOKEN_BLOCK, p->ld, p->coef, &pairs, p->h, p->ld,
+                       p->de + u * p->ld, p->ld);
   }
-  sh_arena_release(c->scratch, mark);
+}
+
+static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
+  plan p = {.a = a, .c = c, .m = a->R + 1, .ld = a->rows->ld, .U = a->rows->nslots};
+  sh_arena *mem = c->scratch;
+  while ((1 << p.shift) < p.m) p.shift++;
+  p.tile = tile_tokens(p.m, p.U, p.shift);
+  assert(p.tile << p.shift <= INT32_MAX);
+  int64_t n = a->T < p.tile ? a->T : p.tile, tiles = (a->T + p.tile - 1) / p.tile;
+  p.e = SH_ARENA_NEW(mem, float, p.U *p.ld);
+  p.h = SH_ARENA_NEW(mem, float, n *p.ld);
+  p.length = SH_ARENA_NEW(mem, float, n);
+  p.coef = SH_ARENA_NEW(mem, float, n << p.shift);
+  p.part = SH_ARENA_NEW(mem, double, (a->T + BLOCK - 1) / BLOCK);
+  if (!a->dhidden) return p;
+  p.start = SH_ARENA_NEW(mem, int32_t, tiles * (p.U + 1));
+  p.pair = SH_ARENA_NEW(mem, int32_t, a->T * p.m);
+  p.dh = SH_ARENA_NEW(mem, float, sh_max_threads() * BLOCK * p.ld);
+  p.de = SH_ARENA_ZNEW(mem, float, p.U *p.ld);
+  return p;
 }
 
 double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   const sh_rows *rows = a->rows;
-  int64_t T = a->T, ld = rows->ld, U = rows->nslots, tile = tile_tokens(a->R + 1, U);
-  bool norm = a->conf->l2_norm;
-  float eps = (float)a->conf->l2_eps;
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *h = SH_ARENA_NEW(c->scratch, float, T *ld), *h_length = SH_ARENA_NEW(c->scratch, float, T);
-  float *e = SH_ARENA_NEW(c->scratch, float, U *ld), *e_length = SH_ARENA_NEW(c->scratch, float, U);
-  float *coef = SH_ARENA_NEW(c->scratch, float, (T < tile ? T : tile) * (a->R + 1));
-  float *dh = NULL, *de = NULL;
-  if (a->dhidden) {
-    dh = SH_ARENA_NEW(c->scratch, float, T *ld);
-    de = SH_ARENA_ZNEW(c->scratch, float, U *ld);
-  }
-  sh_normalise_rows(T, a->D, norm, eps, a->hidden, a->D, h, ld, h_length);
-  sh_normalise_rows(U, a->D, norm, eps, rows->value, ld, e, ld, e_length);
+  plan p = make_plan(a, c);
+  bool norm = a->conf->l2_norm;
+  float eps = (float)a->conf->l2_eps, *length = SH_ARENA_NEW(c->scratch, float, p.U);
+  sh_normalise_rows(c->k, p.U, a->D, norm, eps, rows->value, p.ld, p.e, p.ld, length);
+  if (p.de) group_tiles(&p);
+  for (int64_t t0 = 0; t0 < a->T; t0 += p.tile) do_tile(&p, t0, a->T - t0 < p.tile ? a->T - t0 : p.tile);
   double loss = 0;
-  for (int64_t t = 0; t < T; t += tile) {
-    int64_t n = T - t < tile ? T - t : tile;
-    loss += score_tile(a, c, t, n, h, e, coef, dh);
-    if (de) sum_tile(a, c, t, n, h, coef, de);
-  }
-  if (a->dhidden) {
-    sh_normalise_rows_back(T, a->D, norm, eps, h, ld, h_length, dh, ld, a->dhidden, a->D, false);
-    sh_normalise_rows_back(U, a->D, norm, eps, e, ld, e_length, de, ld, rows->grad, ld, true);
-  }
+  for (int64_t block = 0; block < (a->T + BLOCK - 1) / BLOCK; block++) loss += p.part[block];
+  if (p.de) sh_normalise_rows_back(c->k, p.U, a->D, norm, eps, p.e, p.ld, length, p.de, p.ld, rows->grad, p.ld, true);
   sh_arena_release(c->scratch, mark);
   return loss;
 }

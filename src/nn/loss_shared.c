@@ -53,54 +53,76 @@ static void rows_back(const sh_loss_args *a, const sh_ctx *c, const candidates *
   sh_csr by_target;
   sh_csr_build(&by_target, a->T, a->reference, U, c->scratch);
   float *de = SH_ARENA_NEW(c->scratch, float, U *ld);
-#pragma omp parallel for schedule(dynamic, 64)
-  for (int64_t u = 0; u < U; u++) {
-    int64_t first = by_target.start[u], count = by_target.start[u + 1] - first;
-    if (d->of[u] >= 0)
-      memcpy(de + u * ld, de_negative + d->of[u] * ld, sizeof *de * (size_t)ld);
-    else
-      memset(de + u * ld, 0, sizeof *de * (size_t)ld);
-    c->k->pair_sum(count, ld, coef, by_target.item + first, 1, h, ld, de + u * ld);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t u0 = 0; u0 < U; u0 += SH_TOKEN_BLOCK) {
+    int64_t n = U - u0 < SH_TOKEN_BLOCK ? U - u0 : SH_TOKEN_BLOCK;
+    sh_pairs targets = {.start = by_target.start + u0, .pair = by_target.item};
+    for (int64_t u = u0; u < u0 + n; u++)
+      if (d->of[u] >= 0)
+        memcpy(de + u * ld, de_negative + d->of[u] * ld, sizeof *de * (size_t)ld);
+      else
+        memset(de + u * ld, 0, sizeof *de * (size_t)ld);
+    c->k->pair_sums(n, ld, coef, &targets, h, ld, de + u0 * ld, ld);
   }
-  sh_normalise_rows_back(U, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, e, ld, e_length, de, ld, a->rows->grad, ld,
-                         true);
+  sh_normalise_rows_back(c->k, U, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, e, ld, e_length, de, ld,
+                         a->rows->grad, ld, true);
 }
 
-/* All gradients, given log-sum-exp [T]; positive[T] holds the logits of targets and becomes their coefficients. */
-static void backward(const sh_loss_args *a, const sh_ctx *c, const sh_softmax *s, const candidates *d,
-                     const int32_t *match, const float *h, const float *h_length, const float *e, const float *e_length,
-                     const float *lse, float *positive) {
-  int64_t T = a->T, ld = s->ld;
-  float factor = (float)(a->scale / a->conf->temperature);
-  float *dh = SH_ARENA_NEW(c->scratch, float, T *ld), *de = SH_ARENA_ZNEW(c->scratch, float, d->n *ld);
-  sh_softmax_back(s, T, h, match, lse, factor, dh, de, c->scratch);
+/* The sum of losses, and log-sum-exp of each token. */
+static double sum_losses(const sh_ctx *c, int64_t T, const float *positive, const float *top, const double *sum,
+                         float *lse) {
+  int64_t blocks = sh_token_blocks(T);
+  double *part = SH_ARENA_ZNEW(c->scratch, double, blocks), loss = 0;
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < blocks; block++)
+    for (int64_t t = block * SH_TOKEN_BLOCK, end = t + sh_block_rows(T, block); t < end; t++) {
+      double exact = sh_softmax_lse(top[t], sum[t]);
+      part[block] += exact - (double)positive[t];
+      lse[t] = (float)exact;
+    }
+  for (int64_t block = 0; block < blocks; block++) loss += part[block];
+  return loss;
+}
+
+/* Adds the targets to dh and de, the gradients through the negatives, and hands both on. positive[T] holds the logits
+ * of targets and becomes their coefficients. */
+static void backward(const sh_loss_args *a, const sh_ctx *c, const candidates *d, const float *h, const float *h_length,
+                     const float *e, const float *e_length, const float *lse, float factor, float *positive, float *dh,
+                     const float *de) {
+  int64_t T = a->T, ld = a->rows->ld;
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < T; t++) {
     positive[t] = factor * (float)expm1((double)positive[t] - (double)lse[t]);
     c->k->axpy(ld, positive[t], e + a->reference[t] * ld, dh + t * ld);
   }
-  sh_normalise_rows_back(T, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, h, ld, h_length, dh, ld, a->dhidden, a->D,
-                         false);
+  sh_normalise_rows_back(c->k, T, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, h, ld, h_length, dh, ld, a->dhidden,
+                         a->D, false);
   rows_back(a, c, d, h, e, e_length, positive, de);
 }
 
 double sh_loss_shared(const sh_loss_args *a, const sh_ctx *c) {
   const sh_rows *rows = a->rows;
-  int64_t T = a->T, ld = rows->ld, U = rows->nslots, blocks = sh_token_blocks(T);
+  int64_t T = a->T, ld = rows->ld, U = rows->nslots;
   bool norm = a->conf->l2_norm;
   float eps = (float)a->conf->l2_eps, scale = (float)(1.0 / a->conf->temperature);
+  float factor = (float)(a->scale / a->conf->temperature);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *h = SH_ARENA_NEW(c->scratch, float, T *ld), *h_length = SH_ARENA_NEW(c->scratch, float, T);
   float *e = SH_ARENA_NEW(c->scratch, float, U *ld), *e_length = SH_ARENA_NEW(c->scratch, float, U);
-  sh_normalise_rows(T, a->D, norm, eps, a->hidden, a->D, h, ld, h_length);
-  sh_normalise_rows(U, a->D, norm, eps, rows->value, ld, e, ld, e_length);
+  sh_normalise_rows(c->k, T, a->D, norm, eps, a->hidden, a->D, h, ld, h_length);
+  sh_normalise_rows(c->k, U, a->D, norm, eps, rows->value, ld, e, ld, e_length);
   candidates d = distinct(a, c, e);
   sh_softmax s = {
       .k = c->k, .width = a->D, .ld = ld, .n = d.n, .e = d.e, .shift = d.shift, .scale = scale, .masked = true};
   sh_softmax_pack(&s, c->scratch);
   int32_t *match = SH_ARENA_NEW(c->scratch, int32_t, T);
   float *positive = SH_ARENA_NEW(c->scratch, float, T), *top = SH_ARENA_NEW(c->scratch, float, T);
-  double *sum = SH_ARENA_NEW(c->scratch, double, T), *part = SH_ARENA_NEW(c->scratch, double, blocks), loss = 0;
+  float *lse = SH_ARENA_NEW(c->scratch, float, T), *dh = NULL, *de = NULL;
+  double *sum = SH_ARENA_NEW(c->scratch, double, T);
+  if (a->dhidden) {
+    dh = SH_ARENA_NEW(c->scratch, float, T *ld);
+    de = SH_ARENA_ZNEW(c->scratch, float, d.n *ld);
+  }
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < T; t++) {
     positive[t] = scale * c->k->dot(ld, h + t * ld, e + a->reference[t] * ld);
@@ -108,18 +130,14 @@ double sh_loss_shared(const sh_loss_args *a, const sh_ctx *c) {
     match[t] = d.of[a->reference[t]];
     top[t] = positive[t], sum[t] = 1;
   }
-  sh_softmax_scan(&s, T, h, match, top, sum, NULL);
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
-    part[block] = 0;
-    for (int64_t t = block * SH_TOKEN_BLOCK, end = t + sh_block_rows(T, block); t < end; t++) {
-      double lse = (double)top[t] + log(sum[t]);
-      part[block] += lse - (double)positive[t];
-      top[t] = (float)lse;
-    }
-  }
-  for (int64_t block = 0; block < blocks; block++) loss += part[block];
-  if (a->dhidden) backward(a, c, &s, &d, match, h, h_length, e, e_length, top, positive);
+  bool once = dh && sh_softmax_keeps(&s);
+  if (once)
+    sh_softmax_once(&s, T, h, match, top, sum, lse, factor, dh, de, c->scratch);
+  else
+    sh_softmax_scan(&s, T, h, match, top, sum, NULL);
+  double loss = sum_losses(c, T, positive, top, sum, lse);
+  if (dh && !once) sh_softmax_back(&s, T, h, match, lse, factor, dh, de, c->scratch);
+  if (dh) backward(a, c, &d, h, h_length, e, e_length, lse, factor, positive, dh, de);
   sh_arena_release(c->scratch, mark);
   return loss;
 }

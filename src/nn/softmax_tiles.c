@@ -4,7 +4,8 @@
 
 #include "nn/linear.h"
 
-enum { TILE = SH_SOFTMAX_TILE, PANEL_BLOCKS = 16, PANEL_CHUNKS = 16 };
+/* KEPT: tiles that a pass over all candidates may keep, 64 MiB. */
+enum { TILE = SH_SOFTMAX_TILE, PANEL_BLOCKS = 16, PANEL_CHUNKS = 16, KEPT = 4096 };
 
 /* A logit no softmax sees, far enough from overflow for any scale. */
 static const float MASKED = -1e30f;
@@ -41,24 +42,29 @@ static int64_t column(const int32_t *match, int64_t t, int64_t chunk) {
   return match[t] >= 0 && v >= 0 && v < TILE ? v : -1;
 }
 
+/* Fold all candidates into max and sum of one token block. Tile c of logits is left at x + c * stride. */
+static void block_scan(const sh_softmax *s, int64_t T, int64_t b, const float *h, const int32_t *match, float *max,
+                       double *sum, float *logit, float *x, int64_t stride) {
+  int64_t t0 = b * TILE, rows = tile_rows(T, b), chunks = tiles_of(s->n);
+  for (int64_t c = 0; c < chunks; c++, x += stride) {
+    const float *shift = s->packed_shift + c * TILE;
+    dots(s, rows, h + t0 * s->ld, c, x);
+    for (int64_t i = 0; i < rows; i++) {
+      int64_t v = column(match, t0 + i, c);
+      if (v < 0) continue;
+      if (logit) logit[t0 + i] = x[i * TILE + v] * s->scale - shift[v];
+      if (s->masked) x[i * TILE + v] = MASKED;
+    }
+    s->k->softmax_scan(rows, tile_rows(s->n, c), s->scale, shift, x, TILE, max + t0, sum + t0);
+  }
+}
+
 void sh_softmax_scan(const sh_softmax *s, int64_t T, const float *h, const int32_t *match, float *max, double *sum,
                      float *logit) {
-  int64_t blocks = tiles_of(T), chunks = tiles_of(s->n);
 #pragma omp parallel for schedule(static)
-  for (int64_t b = 0; b < blocks; b++) {
+  for (int64_t b = 0; b < tiles_of(T); b++) {
     float x[TILE * TILE] __attribute__((aligned(64)));
-    int64_t t0 = b * TILE, rows = tile_rows(T, b);
-    for (int64_t c = 0; c < chunks; c++) {
-      const float *shift = s->packed_shift + c * TILE;
-      dots(s, rows, h + t0 * s->ld, c, x);
-      for (int64_t i = 0; i < rows; i++) {
-        int64_t v = column(match, t0 + i, c);
-        if (v < 0) continue;
-        if (logit) logit[t0 + i] = x[i * TILE + v] * s->scale - shift[v];
-        if (s->masked) x[i * TILE + v] = MASKED;
-      }
-      s->k->softmax_scan(rows, tile_rows(s->n, c), s->scale, shift, x, TILE, max + t0, sum + t0);
-    }
+    block_scan(s, T, b, h, match, max, sum, logit, x, 0);
   }
 }
 
@@ -66,6 +72,7 @@ void sh_softmax_scan(const sh_softmax *s, int64_t T, const float *h, const int32
 typedef struct panel {
   int64_t T, block0, blocks, chunk0, chunks; /* tiles [block0, block0 + blocks) x [chunk0, chunk0 + chunks) */
   float *p;                                  /* [blocks][chunks][64 x 64] */
+  bool kept;                                 /* p holds logits already */
 } panel;
 
 /* Probabilities of one token block over the panel's candidates, and its share of dh. */
@@ -75,7 +82,7 @@ static void block_back(const sh_softmax *s, const panel *n, int64_t b, const flo
   for (int64_t c = 0; c < n->chunks; c++) {
     int64_t chunk = n->chunk0 + c, count = tile_rows(s->n, chunk);
     float *x = n->p + (b * n->chunks + c) * TILE * TILE;
-    dots(s, rows, h + t0 * s->ld, chunk, x);
+    if (!n->kept) dots(s, rows, h + t0 * s->ld, chunk, x);
     s->k->softmax_tile(rows, count, s->scale, s->packed_shift + chunk * TILE, lse + t0, factor, x, TILE);
     for (int64_t i = 0; i < rows; i++) {
       int64_t v = column(match, t0 + i, chunk);
@@ -117,5 +124,34 @@ void sh_softmax_back(const sh_softmax *s, int64_t T, const float *h, const int32
 #pragma omp for schedule(static)
       for (int64_t c = 0; c < n.chunks; c++) chunk_back(s, &n, c, h, de);
     }
+  sh_arena_release(scratch, mark);
+}
+
+/* Token blocks of a panel over all candidates. */
+static int64_t kept_blocks(void) { return sh_max_threads() > PANEL_BLOCKS ? sh_max_threads() : PANEL_BLOCKS; }
+
+bool sh_softmax_keeps(const sh_softmax *s) { return kept_blocks() * tiles_of(s->n) <= KEPT; }
+
+/* The same kernels on the same tiles in the same order as a scan and the pass back: the same bits. */
+void sh_softmax_once(const sh_softmax *s, int64_t T, const float *h, const int32_t *match, float *max, double *sum,
+                     float *lse, float factor, float *dh, float *de, sh_arena *scratch) {
+  int64_t blocks = tiles_of(T), chunks = tiles_of(s->n), high = kept_blocks(), tile = TILE * TILE;
+  if (chunks == 0) memset(dh, 0, sizeof(float) * (size_t)(T * s->ld));
+  sh_arena_mark mark = sh_arena_save(scratch);
+  float *p = SH_ARENA_NEW(scratch, float, high *chunks *tile);
+#pragma omp parallel
+  for (int64_t b0 = 0; b0 < blocks; b0 += high) {
+    panel n = {.T = T, .block0 = b0, .blocks = blocks - b0 < high ? blocks - b0 : high, .chunks = chunks};
+    n.p = p, n.kept = true;
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < n.blocks; b++) {
+      int64_t t0 = (b0 + b) * TILE, end = t0 + tile_rows(T, b0 + b);
+      block_scan(s, T, b0 + b, h, match, max, sum, NULL, p + b * chunks * tile, tile);
+      for (int64_t t = t0; t < end; t++) lse[t] = (float)sh_softmax_lse(max[t], sum[t]);
+      block_back(s, &n, b, h, match, lse, factor, dh);
+    }
+#pragma omp for schedule(static)
+    for (int64_t c = 0; c < chunks; c++) chunk_back(s, &n, c, h, de);
+  }
   sh_arena_release(scratch, mark);
 }

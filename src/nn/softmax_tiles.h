@@ -14,6 +14,7 @@
 #ifndef SH_NN_SOFTMAX_TILES_H
 #define SH_NN_SOFTMAX_TILES_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -47,5 +48,13 @@ void sh_softmax_scan(const sh_softmax *s, int64_t T, const float *h, const int32
  * dh_t = factor sum_v p_tv e_v (overwritten);  de_v += factor sum_t p_tv h_t. */
 void sh_softmax_back(const sh_softmax *s, int64_t T, const float *h, const int32_t *match, const float *lse,
                      float factor, float *dh, float *de, sh_arena *scratch);
+
+static inline double sh_softmax_lse(float max, double sum) { return (double)max + log(sum); }
+
+/* Are the candidates so few that their logits of some token blocks can be kept, 64 MiB at most? Then one call does the
+ * work of both passes with 6 T n D operations: max and sum as in a scan, lse[T] and gradients as in the pass back. */
+bool sh_softmax_keeps(const sh_softmax *s);
+void sh_softmax_once(const sh_softmax *s, int64_t T, const float *h, const int32_t *match, float *max, double *sum,
+                     float *lse, float factor, float *dh, float *de, sh_arena *scratch);
 
 #endif

@@ -8,7 +8,7 @@
 #include "nn/linear.h"
 #include "tools/bench_internal.h"
 
-enum { BUCKETS = SH_TIME_BUCKETS, LEAST_TILE = 2048, MOST_TILES = 64 };
+enum { BUCKETS = SH_TIME_BUCKETS, LEAST_TILE = 512, MOST_TILES = 64 };
 
 typedef struct env {
   const sh_kernels *k;
@@ -25,9 +25,10 @@ typedef struct env {
   float *work;
   int64_t work_size;
   float *rows, *row_grad, *m, *v; /* [V x ld] */
-  float *h, *coef;                /* [T x ld], [T x R] */
+  float *h, *dh, *coef;           /* [T x ld], [T x ld], [T x R] */
   int32_t *slot;                  /* [T x R] */
   int64_t tile;                   /* tokens whose references the loss sorts at a time */
+  int shift;                      /* a sorted reference is token << shift | place */
   sh_csr by_row[MOST_TILES];
 } env;
 
@@ -153,25 +154,11 @@ static void k_softmax(void *e) { attend(e, false, 1, true, softmax_one); }
 static void k_softmax_back(void *e) { attend(e, true, 1, true, softmax_one); }
 
 /* The sampled loss's pieces. */
-static void k_dots(void *arg) {
+static void k_sampled(void *arg) {
   env *e = arg;
   BLOCKS(e)
-  for (int64_t t = T0; t < T0 + NROWS(e); t++)
-    e->k->gather_dots(e->R, e->ld, e->h + t * e->ld, e->rows, e->ld, e->slot + t * e->R, e->coef + t * e->R);
-}
-static void k_row_softmax(void *arg) {
-  env *e = arg;
-  BLOCKS(e)
-  for (int64_t t = T0; t < T0 + NROWS(e); t++) {
-    float top;
-    e->k->softmax(e->R, e->coef + t * e->R, &top);
-  }
-}
-static void k_sum(void *arg) {
-  env *e = arg;
-  BLOCKS(e)
-  for (int64_t t = T0; t < T0 + NROWS(e); t++)
-    e->k->gather_sum(e->R, e->ld, e->coef + t * e->R, e->rows, e->ld, e->slot + t * e->R, e->h + t * e->ld);
+  e->k->sampled_softmax(NROWS(e), e->R, e->ld, 1, 1, e->h + T0 * e->ld, e->rows, e->ld, e->slot + T0 * e->R,
+                        e->coef + (T0 << e->shift), (int64_t)1 << e->shift, e->dh + T0 * e->ld);
 }
 static int64_t tile_pairs(const env *e, int64_t t0) { return e->R * (e->T - t0 < e->tile ? e->T - t0 : e->tile); }
 static void k_group(void *arg) {
@@ -187,11 +174,11 @@ static void k_pairs(void *arg) {
   env *e = arg;
   for (int64_t t0 = 0, i = 0; t0 < e->T; t0 += e->tile, i++) {
     const sh_csr *by_row = &e->by_row[i];
-#pragma omp parallel for schedule(dynamic, 64)
-    for (int64_t r = 0; r < e->V; r++) {
-      int64_t first = by_row->start[r], n = by_row->start[r + 1] - first;
-      e->k->pair_sum(n, e->ld, e->coef, by_row->item + first, (int32_t)e->R, e->h + t0 * e->ld, e->ld,
-                     e->row_grad + r * e->ld);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t r = 0; r < e->V; r += 64) {
+      sh_pairs p = {.start = by_row->start + r, .pair = by_row->item, .shift = e->shift};
+      e->k->pair_sums(e->V - r < 64 ? e->V - r : 64, e->ld, e->coef, &p, e->h + t0 * e->ld, e->ld,
+                      e->row_grad + r * e->ld, e->ld);
     }
   }
 }
@@ -234,13 +221,19 @@ static void fill_env(env *e, const sh_trainer *t) {
   e->work = array(e, e->work_size * threads);
   e->rows = array(e, e->V * e->ld), e->row_grad = array(e, e->V * e->ld);
   e->m = array(e, e->V * e->ld), e->v = SH_ARENA_ZNEW(e->c.scratch, float, e->V * e->ld);
-  e->h = array(e, T * e->ld), e->coef = array(e, T * e->R);
+  while ((1 << e->shift) < e->R) e->shift++;
+  e->h = array(e, T * e->ld), e->dh = array(e, T * e->ld), e->coef = array(e, T << e->shift);
   e->slot = SH_ARENA_NEW(e->c.scratch, int32_t, T * e->R);
   for (int64_t i = 0; i < T * e->R; i++)
     e->slot[i] = (int32_t)sh_below(sh_random4(0, SH_SITE(SH_SITE_TEST, 2), 0, i, 0, 0).v[0], (uint32_t)e->V);
   e->tile = T / MOST_TILES > LEAST_TILE ? T / MOST_TILES + 1 : LEAST_TILE; /* as nn/loss_sampled.c */
   for (int64_t t0 = 0, i = 0; t0 < T; t0 += e->tile, i++)
     sh_csr_build(&e->by_row[i], tile_pairs(e, t0), e->slot + t0 * e->R, e->V, e->c.scratch);
+  for (int64_t t0 = 0, i = 0; t0 < T; t0 += e->tile, i++)
+    for (int64_t q = 0; q < tile_pairs(e, t0); q++) {
+      int32_t *p = &e->by_row[i].item[q];
+      *p = (int32_t)(*p / e->R << e->shift | *p % e->R);
+    }
 }
 
 static void run_all(sh_bench_state *b, env *e) {
@@ -267,9 +260,7 @@ static void run_all(sh_bench_state *b, env *e) {
       {"FuXi-beta attention backward", k_beta_back, 2.5 * p2 * 2 * v, 6 * T * v * f},
       {"softmax attention, a head", k_softmax, p2 * (qk + v), one},
       {"softmax attention backward", k_softmax_back, 2.5 * p2 * (qk + v), 2 * one},
-      {"sampled loss: gathered dot products", k_dots, 2 * T * R * D, f * T * R * ld},
-      {"sampled loss: softmax", k_row_softmax, 0, f * 2 * T * R},
-      {"sampled loss: gathered sums", k_sum, 2 * T * R * D, f * T * R * ld},
+      {"sampled loss: softmax and hidden gradients", k_sampled, 4 * T * R * D, f * T * R * ld},
       {"sampled loss: references by row", k_group, 0, f * 2 * T * R},
       {"sampled loss: gradients of rows", k_pairs, 2 * T * R * D, f * T * R * ld},
       {"AdamW of table rows", k_adamw, 0, f * 7 * V * ld},

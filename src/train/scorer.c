@@ -42,8 +42,8 @@ void sh_scorer_create(sh_scorer *s, sh_trainer *t) {
   float *row = SH_ARENA_NEW(&s->memory, float, D), length;
   for (int64_t i = 0; i < s->n; i++) {
     s->id[i] = order[i].key;
-    sh_normalise_rows(1, (int)D, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps, t->item.rows + order[i].local * D, D,
-                      row, D, &length);
+    sh_normalise_rows(t->kernels, 1, (int)D, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps,
+                      t->item.rows + order[i].local * D, D, row, D, &length);
     for (int64_t k = 0; k < D; k++) s->columns[k * s->padded + i] = row[k];
   }
 }
@@ -67,8 +67,8 @@ static float *encode(sh_scorer *s, sh_batch *b) {
   float *length = SH_ARENA_NEW(&s->step, float, b->B);
   if (b->B == 0) return query;
   float *hidden = sh_model_forward(&t->model, &c, true, &s->step, &pass);
-  sh_normalise_rows(b->B, t->model.width, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps, hidden, t->model.width,
-                    query, t->model.width, length);
+  sh_normalise_rows(t->kernels, b->B, t->model.width, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps, hidden,
+                    t->model.width, query, t->model.width, length);
   return query;
 }
 

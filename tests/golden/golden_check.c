@@ -153,13 +153,14 @@ static void check_output(sh_golden_run *r, const float *hidden, double loss) {
   float eps = (float)r->g.conf.loss.l2_eps;
   float *y = SH_ARENA_NEW(a, float, T *ld), *e = SH_ARENA_NEW(a, float, r->g.items *ld);
   float *length = SH_ARENA_NEW(a, float, T + r->g.items), *logit = SH_ARENA_NEW(a, float, R + 1);
-  sh_normalise_rows(T, (int)D, true, eps, hidden, D, y, ld, length);
-  sh_normalise_rows(r->g.items, (int)D, true, eps, r->rows.value, ld, e, ld, length);
+  sh_normalise_rows(r->g.kernels, T, (int)D, true, eps, hidden, D, y, ld, length);
+  sh_normalise_rows(r->g.kernels, r->g.items, (int)D, true, eps, r->rows.value, ld, e, ld, length);
   double *tight = SH_ARENA_NEW(a, double, T *D);
   double *positive = SH_ARENA_NEW(a, double, T), *negative = SH_ARENA_NEW(a, double, T *R);
   for (int64_t t = 0; t < T; t++) {
     for (int64_t k = 0; k < D; k++) tight[t * D + k] = (double)y[t * ld + k];
-    r->g.kernels->gather_dots(R + 1, ld, y + t * ld, e, ld, r->in.reference + t * (R + 1), logit);
+    for (int64_t j = 0; j <= R; j++)
+      logit[j] = r->g.kernels->dot(ld, y + t * ld, e + r->in.reference[t * (R + 1) + j] * ld);
     positive[t] = (double)logit[0];
     for (int64_t j = 0; j < R; j++) negative[t * R + j] = (double)logit[j + 1];
   }

@@ -36,7 +36,7 @@ static float *user_vectors(sh_golden_run *r, bool last_only) {
       memcpy(last + b * D, hidden + (r->in.batch.offsets[b + 1] - 1) * D, sizeof(float) * (size_t)D);
   }
   float *users = SH_ARENA_NEW(a, float, B * g->ld), *length = SH_ARENA_NEW(a, float, B);
-  sh_normalise_rows(B, (int)D, true, (float)g->conf.loss.l2_eps, last, D, users, g->ld, length);
+  sh_normalise_rows(g->kernels, B, (int)D, true, (float)g->conf.loss.l2_eps, last, D, users, g->ld, length);
   double *tight = SH_ARENA_NEW(a, double, B *D);
   for (int64_t b = 0; b < B; b++)
     for (int64_t k = 0; k < D; k++) tight[b * D + k] = (double)users[b * g->ld + k];
@@ -54,12 +54,11 @@ static void check_ranks(sh_golden_run *r, const float *users, const float *e, co
   sh_golden_array score = sh_golden_read(g->group, a, "f64/eval/topk_scores");
   sh_golden_array rank = sh_golden_ints(g->group, a, "f64/eval/rank");
   sh_golden_array target = sh_golden_ints(g->group, a, "inputs0/target_ids");
-  float *out = SH_ARENA_NEW(a, float, items), *by_id = SH_ARENA_ZNEW(a, float, g->items);
+  float *by_id = SH_ARENA_ZNEW(a, float, g->items);
   double *got = SH_ARENA_NEW(a, double, score.n);
   for (int64_t b = 0; b < r->in.batch.B; b++) {
     int64_t n = score.dim[1], mine = 1;
-    g->kernels->gather_dots(items, g->ld, users + b * g->ld, e, g->ld, slot, out);
-    for (int64_t i = 0; i < items; i++) by_id[slot[i]] = out[i];
+    for (int64_t i = 0; i < items; i++) by_id[slot[i]] = g->kernels->dot(g->ld, users + b * g->ld, e + slot[i] * g->ld);
     for (int64_t i = 0; i < n; i++) got[b * n + i] = (double)by_id[id.ints[b * n + i]];
     for (int64_t i = 0; i < items; i++)
       mine += by_id[slot[i]] > by_id[target.ints[b]] ||
@@ -80,8 +79,8 @@ static void evaluate(sh_golden_run *r) {
   sh_golden_array ids = sh_golden_ints(g->group, a, "all_item_ids");
   int32_t *slot = SH_ARENA_NEW(a, int32_t, ids.n);
   float *e = SH_ARENA_NEW(a, float, g->items * g->ld), *length = SH_ARENA_NEW(a, float, g->items);
-  sh_normalise_rows(g->items, g->D, true, (float)g->conf.loss.l2_eps, g->table[SH_GOLDEN_VALUE], g->ld, e, g->ld,
-                    length);
+  sh_normalise_rows(g->kernels, g->items, g->D, true, (float)g->conf.loss.l2_eps, g->table[SH_GOLDEN_VALUE], g->ld, e,
+                    g->ld, length);
   double *tight = SH_ARENA_NEW(a, double, ids.n * g->D);
   for (int64_t i = 0; i < ids.n; i++) {
     slot[i] = (int32_t)ids.ints[i];

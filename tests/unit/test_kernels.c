@@ -282,33 +282,36 @@ static void dot_axpy(void **state) {
   every_table(check_dot_axpy);
 }
 
-/* The sampled loss's gathers over rows named by slot, repeated slots among them. */
+static int32_t *drawn(int64_t n, uint32_t lane, uint32_t below) {
+  int32_t *x = malloc(sizeof(int32_t) * (size_t)n);
+  for (int64_t i = 0; i < n; i++)
+    x[i] = (int32_t)sh_below(sh_random4(3, SH_SITE(SH_SITE_TEST, 4), 0, i, 0, 0).v[lane], below);
+  return x;
+}
+
+static const int widths[] = {16, 32, 48, 64, 80, 128, 144, 256, 272};
+enum { WIDTHS = sizeof widths / sizeof *widths, ROWS = 300 };
+
+/* Sums over rows named by slot, and over pairs grouped by row; repeated ones among them, rows without any. */
 static void check_gathers(const sh_kernels *k) {
-  static const int widths[] = {16, 32, 48, 64, 80, 128, 144, 256, 272};
-  enum { ROWS = 300, STRIDE = 7 };
+  enum { GROUPS = 5, SHIFT = 3 };
   double worst = 0;
-  for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
+  for (size_t w = 0; w < WIDTHS; w++)
     for (int s = 0; s < SIZES; s++) {
       int64_t n = sizes[s], width = widths[w], ld = width + 16;
-      float *rows = filled(ROWS * ld, 30, -1, 1), *coef = filled(ROWS * STRIDE, 31, -1, 1);
-      float *x = filled(LONGEST + ld, 33, UNTOUCHED, UNTOUCHED), *y = copy_of(x, LONGEST + ld);
-      float *own = filled(n, 35, -1, 1);
-      int32_t *slot = malloc(sizeof(int32_t) * (size_t)n), *pair = malloc(sizeof(int32_t) * (size_t)n);
-      for (int64_t i = 0; i < n; i++) {
-        sh_philox r = sh_random4(3, SH_SITE(SH_SITE_TEST, 4), 0, i, 0, 0);
-        slot[i] = (int32_t)sh_below(r.v[0], ROWS), pair[i] = (int32_t)sh_below(r.v[1], ROWS * STRIDE);
-      }
-      k->gather_dots(n, width, rows + 5 * ld, rows, ld, slot, x);
-      sh_kernels_ref.gather_dots(n, width, rows + 5 * ld, rows, ld, slot, y);
-      double e = distance(1, n, LONGEST, x, y, sqrt((double)width) / 3);
-      memcpy(x, y, sizeof(float) * LONGEST);
+      float *rows = filled(ROWS * ld, 30, -1, 1), *coef = filled(ROWS << SHIFT, 31, -1, 1);
+      float *x = filled(GROUPS * ld, 33, UNTOUCHED, UNTOUCHED), *y = copy_of(x, GROUPS * ld),
+            *own = filled(n, 35, -1, 1);
+      int32_t *slot = drawn(n, 0, ROWS), *pair = drawn(n + 9, 1, ROWS << SHIFT);
+      int32_t start[GROUPS + 1] = {9, 9, 9 + (int32_t)n / 3, 9 + (int32_t)n / 3, 9 + (int32_t)n, 9 + (int32_t)n};
       k->gather_sum(n, width, own, rows, ld, slot, x);
       sh_kernels_ref.gather_sum(n, width, own, rows, ld, slot, y);
-      e = fmax(e, distance(1, width, ld, x, y, sqrt((double)n) / 3));
-      memcpy(x, y, sizeof(float) * LONGEST);
-      k->pair_sum(n, width, coef, pair, STRIDE, rows, ld, x);
-      sh_kernels_ref.pair_sum(n, width, coef, pair, STRIDE, rows, ld, y);
-      e = fmax(e, distance(1, width, ld, x, y, sqrt((double)n) / 3));
+      double e = distance(1, width, ld, x, y, sqrt((double)n) / 3);
+      fill(x, GROUPS * ld, 36, -1, 1), memcpy(y, x, sizeof(float) * (size_t)(GROUPS * ld));
+      sh_pairs pairs = {.start = start, .pair = pair, .shift = SHIFT};
+      k->pair_sums(GROUPS, width, coef, &pairs, rows, ld, x, ld);
+      sh_kernels_ref.pair_sums(GROUPS, width, coef, &pairs, rows, ld, y, ld);
+      e = fmax(e, distance(GROUPS, width, ld, x, y, sqrt((double)n) / 3));
       worst = fmax(worst, e);
       if (e > 1e-6 + 1e-7 * sqrt((double)n))
         fail_msg("%s: gathers of %lld rows, width %lld: %.2e", k->name, (long long)n, (long long)width, e);
@@ -321,27 +324,69 @@ static void gathers(void **state) {
   every_table(check_gathers);
 }
 
-static void check_softmax(const sh_kernels *k) {
+/* Collisions with the positive among the candidates. With scale 40 logits differ by hundreds, more than exponentials of
+ * floats hold, and the positive is seldom near the top. */
+static void check_sampled_softmax(const sh_kernels *k) {
+  enum { TOKENS = 3, MANY = 20 }; /* of few rows: many collisions */
   double worst = 0;
-  for (int s = 0; s < SIZES; s++) {
-    int64_t n = sizes[s];
-    float *x = filled(n + 2, 34, -20, 20), *y, top = 0, top_ref = 1;
-    if (n > 3) x[2] = -5e4f; /* a masked collision */
-    y = copy_of(x, n + 2);
-    double sum = (double)k->softmax(n, x + 1, &top), want = (double)sh_kernels_ref.softmax(n, y + 1, &top_ref);
-    assert_true(top == top_ref && fabs(sum / want - 1) < 2e-6);
-    assert_true(x[0] == y[0] && x[n + 1] == y[n + 1]);
-    double e = distance(1, n, n, x + 1, y + 1, 1e-30);
-    if (n > 3) assert_true(x[2] >= 0 && x[2] < 1e-30f);
-    assert_true(e < 2e-6);
-    worst = fmax(worst, e);
-    free(x), free(y);
-  }
-  print_message("%s: softmax %.1e\n", k->name, worst);
+  for (size_t w = 0; w < WIDTHS; w++)
+    for (int s = 0; s < SIZES; s++)
+      for (int variant = 0; variant < 4; variant++) {
+        int64_t n = sizes[s], width = widths[w], ld = width + 16, ldcoef = n + PAD;
+        if (n * width > 70000) continue; /* the reference takes its time */
+        float scale = (variant & 1 ? 40 : 3) / sqrtf((float)width);
+        float *rows = filled(ROWS * ld, 30, -1, 1), *h = filled(TOKENS * ld, 31, -1, 1);
+        float *coef = filled(TOKENS * ldcoef, 32, UNTOUCHED, UNTOUCHED), *coef_ref = copy_of(coef, TOKENS * ldcoef);
+        float *dh = filled(TOKENS * ld, 33, UNTOUCHED, UNTOUCHED), *dh_ref = copy_of(dh, TOKENS * ld);
+        int32_t *slot = drawn(TOKENS * n, 2, variant & 2 ? MANY : ROWS);
+        double loss = k->sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef, ldcoef, dh);
+        double want =
+            sh_kernels_ref.sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef_ref, ldcoef, dh_ref);
+        double e = fmax(distance(TOKENS, n, ldcoef, coef, coef_ref, 1e-30),
+                        distance(TOKENS, width, ld, dh, dh_ref, n > 1 ? 1e-3 : 1));
+        worst = fmax(worst, e);
+        /* A logit of some hundreds is good to 1e-5. */
+        if (!(e <= (variant & 1 ? 5e-5 : 3e-6)) || !(fabs(loss - want) <= 2e-6 * fmax(want, 1)))
+          fail_msg("%s: sampled softmax of %lld, width %lld, variant %d: %.2e; loss %.9g, not %.9g", k->name,
+                   (long long)n, (long long)width, variant, e, loss, want);
+        assert_true(k->sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef, ldcoef, NULL) == loss);
+        free(rows), free(h), free(coef), free(coef_ref), free(dh), free(dh_ref), free(slot);
+      }
+  print_message("%s: sampled softmax %.1e\n", k->name, worst);
 }
-static void softmax(void **state) {
+static void sampled_softmax(void **state) {
   (void)state;
-  every_table(check_softmax);
+  every_table(check_sampled_softmax);
+}
+
+/* Rows of length one and back, in place of nothing they do not own: odd widths, rows shorter than eps, rows of zero. */
+static void check_unit_rows(const sh_kernels *k) {
+  enum { N = 5 };
+  double worst = 0;
+  for (int s = 0; s < SIZES; s++)
+    for (int variant = 0; variant < 4; variant++) {
+      bool l2 = variant & 1, add = variant & 2;
+      int64_t n = sizes[s], ldx = n + PAD, ldy = (n + 15) / 16 * 16 + 16;
+      float *x = filled(N * ldx, 40, -1, 1), *y = filled(N * ldy, 41, UNTOUCHED, UNTOUCHED), *yr = copy_of(y, N * ldy);
+      float *dy = filled(N * ldy, 42, -1, 1), *dx = filled(N * ldx, 43, -1, 1), *dr = copy_of(dx, N * ldx);
+      float length[N], length_ref[N], eps = 0.5f * sqrtf((float)n / 3);
+      for (int64_t i = 0; i < n; i++) x[ldx + i] = 0, x[2 * ldx + i] *= 0.1f;
+      k->unit_rows(N, n, l2, eps, x, ldx, y, ldy, length);
+      sh_kernels_ref.unit_rows(N, n, l2, eps, x, ldx, yr, ldy, length_ref);
+      double e = fmax(distance(N, ldy, ldy, y, yr, 0), distance(1, N, N, length, length_ref, 0));
+      for (int64_t i = 0; i < N * ldy; i++) assert_true(i % ldy < n || y[i] == 0);
+      k->unit_rows_back(N, n, l2, eps, yr, ldy, length_ref, dy, ldy, dx, ldx, add);
+      sh_kernels_ref.unit_rows_back(N, n, l2, eps, yr, ldy, length_ref, dy, ldy, dr, ldx, add);
+      e = fmax(e, distance(N, n, ldx, dx, dr, 1));
+      worst = fmax(worst, e);
+      if (!(e <= 2e-6)) fail_msg("%s: unit rows of %lld, variant %d: %.2e", k->name, (long long)n, variant, e);
+      free(x), free(y), free(yr), free(dy), free(dx), free(dr);
+    }
+  print_message("%s: unit rows %.1e\n", k->name, worst);
+}
+static void unit_rows(void **state) {
+  (void)state;
+  every_table(check_unit_rows);
 }
 
 /* vec.h as each instruction set compiles it (fused multiply-add changes its roundings). */
@@ -404,6 +449,6 @@ int main(void) {
       cmocka_unit_test(dropout),        cmocka_unit_test(dropout_is_a_function_of_the_element),
       cmocka_unit_test(adamw),          cmocka_unit_test(ref_adamw_is_the_rule),
       cmocka_unit_test(dot_axpy),       cmocka_unit_test(gathers),
-      cmocka_unit_test(softmax)};
+      cmocka_unit_test(unit_rows),      cmocka_unit_test(sampled_softmax)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

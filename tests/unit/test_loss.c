@@ -171,6 +171,8 @@ typedef struct size {
 /* Around the tiles' edges; the last spans several panels. */
 static const size sizes[] = {{1, 1, 1}, {0, 5, 4}, {5, 3, 40}, {64, 64, 64}, {65, 130, 200}, {100, 20, 3}};
 static const size large = {1100, 1500, 3000};
+static const size kept = {70, 20000, 20000};   /* 12.6 K distinct negatives: tiles of logits are kept by few threads */
+static const size unkept = {70, 20000, 60000}; /* 19 K: by none */
 
 static void formulas(void **state) {
   (void)state;
@@ -186,9 +188,12 @@ static void formulas(void **state) {
         close_problem(&p);
       }
     }
-  open_problem(&p, SHARED, large.T, large.U, large.R, true, true);
-  check_formula(&p, sh_kernels_best());
-  close_problem(&p);
+  for (int many = 0; many < 2; many++) {
+    const size *s = many ? &unkept : &large;
+    open_problem(&p, SHARED, s->T, s->U, s->R, true, true);
+    check_formula(&p, sh_kernels_best());
+    close_problem(&p);
+  }
 }
 
 /* Every negative is the target of every token: nothing is left to learn. */
@@ -281,6 +286,27 @@ static void any_number_of_threads(void **state) {
     close_problem(&one);
   }
   omp_set_num_threads(before);
+}
+
+/* Logits kept and logits made twice are the same. */
+static void kept_or_made_twice(void **state) {
+  (void)state;
+  int before = omp_get_max_threads();
+  problem once, twice;
+  omp_set_num_threads(1);
+  open_problem(&once, SHARED, kept.T, kept.U, kept.R, true, true);
+  once.c.k = sh_kernels_best();
+  double want = run(&once);
+  omp_set_num_threads(24);
+  open_problem(&twice, SHARED, kept.T, kept.U, kept.R, true, true);
+  twice.c.k = sh_kernels_best();
+  double got = run(&twice);
+  omp_set_num_threads(before);
+  assert_true(once.scratch.peak > twice.scratch.peak + (20 << 20)); /* each went its way */
+  assert_memory_equal(&got, &want, sizeof got);
+  assert_memory_equal(twice.a.dhidden, once.a.dhidden, sizeof(float) * (size_t)(kept.T * D));
+  assert_memory_equal(twice.rows.grad, once.rows.grad, sizeof(float) * (size_t)(kept.U * LD));
+  close_problem(&once), close_problem(&twice);
 }
 
 /* ---- kernels of tiles ---- */
@@ -396,19 +422,20 @@ static void full_with_any_number_of_threads(void **state) {
   problem p;
   full one, more;
   int before = omp_get_max_threads();
-  open_problem(&p, SHARED, 300, 700, 1, true, false);
+  int64_t T = large.T, U = large.U;
+  open_problem(&p, SHARED, T, U, 1, true, false);
   p.c.k = sh_kernels_best();
   omp_set_num_threads(1);
-  open_full(&one, &p, 128);
+  open_full(&one, &p, 2048);
   double want = sh_loss_full(&one.a, &p.c);
-  for (int threads = 2; threads <= 3; threads++) {
+  for (int threads = 2; threads <= 20; threads += threads == 3 ? 17 : 1) { /* 20: panels have another size */
     omp_set_num_threads(threads);
-    open_full(&more, &p, 128);
+    open_full(&more, &p, 2048);
     double got = sh_loss_full(&more.a, &p.c);
     assert_memory_equal(&got, &want, sizeof got);
-    assert_memory_equal(more.dhidden, one.dhidden, sizeof(float) * 300 * D);
+    assert_memory_equal(more.dhidden, one.dhidden, sizeof(float) * (size_t)(T * D));
     assert_memory_equal(more.table.impl->grad[more.table.impl->now].data,
-                        one.table.impl->grad[one.table.impl->now].data, sizeof(float) * 700 * D);
+                        one.table.impl->grad[one.table.impl->now].data, sizeof(float) * (size_t)(U * D));
     close_full(&more);
   }
   omp_set_num_threads(before);
@@ -472,6 +499,7 @@ int main(void) {
       cmocka_unit_test(extreme_logits),
       cmocka_unit_test(finite_differences),
       cmocka_unit_test(any_number_of_threads),
+      cmocka_unit_test(kept_or_made_twice),
       cmocka_unit_test(tile_kernels),
       cmocka_unit_test(full_equals_shared_with_all),
       cmocka_unit_test(full_with_any_number_of_threads),

@@ -34,10 +34,13 @@ void SH_FN(softmax_attention)(const sh_heads_io *, float, const sh_drop *, int64
 void SH_FN(softmax_attention_back)(const sh_heads_io *, float, const sh_drop *, int64_t, int64_t, float *);
 void SH_FN(adamw)(int64_t, double, double, double, double, double, double, double, float, const float *, float *,
                   float *, float *);
-void SH_FN(gather_dots)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
+void SH_FN(unit_rows)(int64_t, int64_t, bool, float, const float *, int64_t, float *, int64_t, float *);
+void SH_FN(unit_rows_back)(int64_t, int64_t, bool, float, const float *, int64_t, const float *, const float *, int64_t,
+                           float *, int64_t, bool);
 void SH_FN(gather_sum)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
-void SH_FN(pair_sum)(int64_t, int64_t, const float *, const int32_t *, int32_t, const float *, int64_t, float *);
-float SH_FN(softmax)(int64_t, float *, float *);
+double SH_FN(sampled_softmax)(int64_t, int64_t, int64_t, float, float, const float *, const float *, int64_t,
+                              const int32_t *, float *, int64_t, float *);
+void SH_FN(pair_sums)(int64_t, int64_t, const float *, const sh_pairs *, const float *, int64_t, float *, int64_t);
 void SH_FN(softmax_scan)(int64_t, int64_t, float, const float *, const float *, int64_t, float *, double *);
 void SH_FN(softmax_tile)(int64_t, int64_t, float, const float *, const float *, float, float *, int64_t);
 float SH_FN(dot)(int64_t, const float *, const float *);

@@ -105,10 +105,25 @@ static void adamw(int64_t n, double lr, double beta1, double beta2, double eps, 
   }
 }
 
-static void gather_dots(int64_t n, int64_t width, const float *h, const float *rows, int64_t ld, const int32_t *slot,
-                        float *out) {
-  for (int64_t j = 0; j < n; j++) out[j] = (float)ref_dot(width, h, rows + slot[j] * ld);
+static void unit_rows(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *y,
+                      int64_t ldy, float *length) {
+  for (int64_t i = 0; i < n; i++, x += ldx, y += ldy) {
+    double norm = sqrt(ref_dot(width, x, x)), divisor = !l2_norm ? 1 : norm > (double)eps ? norm : (double)eps;
+    length[i] = (float)norm;
+    for (int64_t k = 0; k < ldy; k++) y[k] = k < width ? (float)((double)x[k] / divisor) : 0;
+  }
 }
+static void unit_rows_back(int64_t n, int64_t width, bool l2_norm, float eps, const float *y, int64_t ldy,
+                           const float *length, const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add) {
+  for (int64_t i = 0; i < n; i++, y += ldy, dy += lddy, dx += lddx) {
+    bool clamped = length[i] <= eps;
+    double divisor = !l2_norm ? 1 : (double)(clamped ? eps : length[i]);
+    double along = l2_norm && !clamped ? ref_dot(width, y, dy) : 0;
+    for (int64_t k = 0; k < width; k++)
+      dx[k] = (float)((add ? (double)dx[k] : 0) + ((double)dy[k] - along * (double)y[k]) / divisor);
+  }
+}
+
 static void gather_sum(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
                        float *out) {
   for (int64_t k = 0; k < width; k++) {
@@ -117,23 +132,40 @@ static void gather_sum(int64_t n, int64_t width, const float *coef, const float 
     out[k] = (float)s;
   }
 }
-static void pair_sum(int64_t n, int64_t width, const float *coef, const int32_t *pair, int32_t stride, const float *h,
-                     int64_t ld, float *out) {
-  for (int64_t k = 0; k < width; k++) {
-    double s = (double)out[k];
-    for (int64_t j = 0; j < n; j++) s += (double)coef[pair[j]] * (double)h[pair[j] / stride * ld + k];
-    out[k] = (float)s;
+static double sampled_softmax(int64_t tokens, int64_t n, int64_t width, float scale, float factor, const float *h,
+                              const float *rows, int64_t ld, const int32_t *slot, float *coef, int64_t ldcoef,
+                              float *dh) {
+  double loss = 0;
+  for (int64_t t = 0; t < tokens; t++, h += ld, slot += n, coef += ldcoef) {
+    double positive = (double)scale * ref_dot(width, h, rows + slot[0] * ld), top = positive, sum = 0;
+    for (int64_t j = 1; j < n; j++) {
+      double s = (double)scale * ref_dot(width, h, rows + slot[j] * ld);
+      if (slot[j] != slot[0] && s > top) top = s;
+    }
+    for (int64_t j = 0; j < n; j++) {
+      double s = (double)scale * ref_dot(width, h, rows + slot[j] * ld);
+      if (j == 0 || slot[j] != slot[0]) sum += exp(s - top);
+    }
+    for (int64_t j = 0; j < n; j++) {
+      double s = (double)scale * ref_dot(width, h, rows + slot[j] * ld), p = exp(s - top) / sum;
+      coef[j] = (float)((double)factor * (j == 0 ? p - 1 : slot[j] != slot[0] ? p : 0));
+    }
+    if (dh) gather_sum(n, width, coef, rows, ld, slot, dh + t * ld);
+    loss += top + log(sum) - positive;
   }
+  return loss;
 }
-static float softmax(int64_t n, float *x, float *max) {
-  double sum = 0;
-  float top = x[0];
-  for (int64_t j = 1; j < n; j++)
-    if (x[j] > top) top = x[j];
-  for (int64_t j = 0; j < n; j++) sum += exp((double)x[j] - (double)top);
-  for (int64_t j = 0; j < n; j++) x[j] = (float)(exp((double)x[j] - (double)top) / sum);
-  *max = top;
-  return (float)sum;
+static void pair_sums(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
+                      float *out, int64_t ldout) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t k = 0; k < width; k++) {
+      double s = (double)out[r * ldout + k];
+      for (int32_t q = p->start[r]; q < p->start[r + 1]; q++) {
+        int32_t pair = p->pair[q];
+        s += (double)coef[pair] * (double)h[(pair >> p->shift) * ld + k];
+      }
+      out[r * ldout + k] = (float)s;
+    }
 }
 
 static void softmax_scan(int64_t rows, int64_t n, float scale, const float *shift, const float *x, int64_t ld,
@@ -184,10 +216,11 @@ const sh_kernels sh_kernels_ref = {
     .softmax_attention = sh_ref_softmax_attention,
     .softmax_attention_back = sh_ref_softmax_attention_back,
     .adamw = adamw,
-    .gather_dots = gather_dots,
+    .unit_rows = unit_rows,
+    .unit_rows_back = unit_rows_back,
     .gather_sum = gather_sum,
-    .pair_sum = pair_sum,
-    .softmax = softmax,
+    .sampled_softmax = sampled_softmax,
+    .pair_sums = pair_sums,
     .softmax_scan = softmax_scan,
     .softmax_tile = softmax_tile,
     .dot = dot,
