@@ -62,17 +62,22 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
   return floats;
 }
 
-/* Hidden states and rows, normalised, and their gradients. Then coefficients by pair, or candidates in tiles and a
- * panel of their probabilities; the full softmax has all own rows for candidates. */
+/* Hidden states and rows, normalised, and their gradients. Then pairs, or candidates in tiles and a panel of
+ * their probabilities; the full softmax has all own rows for candidates. */
 static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t rows) {
   enum { PANEL = 1 << 20 };
   int64_t ld = padded(c->model.width), T = s->tokens, own = s->items / s->ranks;
   if (loss_is(c, "full")) return 2 * (T + c->loss.tile_tokens) * (ld + 4) + 4 * own * ld + PANEL;
-  int64_t floats = 2 * (T + rows) * (ld + 1);
-  if (!loss_is(c, "sampled")) return floats + 3 * smaller(rows, shared_keys(c, s)) * ld + 6 * T + PANEL;
-  int64_t each = keys_of_token(c), tile = 2048;
-  while (tile * each < 4 * rows && tile < (1 << 20)) tile *= 2;
-  return floats + 2 * smaller(tile, T) * each + 2 * rows;
+  if (!loss_is(c, "sampled")) {
+    int64_t n = smaller(rows, shared_keys(c, s)),
+            kept = (s->threads > 16 ? s->threads : 16) * ((n + 63) / 64) * 64 * 64;
+    return 2 * (T + rows) * (ld + 1) + 3 * n * ld + 7 * T + (kept <= 16 * PANEL ? kept : PANEL);
+  }
+  int64_t each = keys_of_token(c), tile = 512, column = 1; /* as nn/loss_sampled.c */
+  while (column < each) column *= 2;
+  while (tile * each < 16 * rows && tile * column < 1 << 28) tile *= 2;
+  int64_t n = smaller(tile, T);
+  return 2 * rows * (ld + 1) + n * (ld + 1 + column) + T * each + ((T + tile - 1) / tile) * (rows + 1);
 }
 
 /* Two batches: features of tokens, keys and their slots. */

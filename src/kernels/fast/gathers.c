@@ -34,7 +34,7 @@ static inline __attribute__((always_inline)) void add_rows(int64_t n, const int 
 
 /* Calls f(first column, vectors) for all columns in panels of 8, 4 and 1 vectors, known to the compiler. */
 #define COLUMN_PANELS(width, f)                                                                                        \
-  for (int64_t column = 0, rest = (width) / LANES16; rest > 0;) {                                                        \
+  for (int64_t column = 0, rest = (width) / LANES16; rest > 0;) {                                                      \
     int panel = rest >= 8 ? 8 : rest >= 4 ? 4 : 1;                                                                     \
     if (panel == 8)                                                                                                    \
       f(column, 8);                                                                                                    \
@@ -42,7 +42,7 @@ static inline __attribute__((always_inline)) void add_rows(int64_t n, const int 
       f(column, 4);                                                                                                    \
     else                                                                                                               \
       f(column, 1);                                                                                                    \
-    column += panel * LANES16, rest -= panel;                                                                            \
+    column += panel * LANES16, rest -= panel;                                                                          \
   }
 
 void SH_FN(gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
@@ -61,7 +61,7 @@ void SH_FN(gather_sum)(int64_t n, int64_t width, const float *coef, const float 
 
 /* Partial sums of h . rows[slot[i]] for i = 0, 4, 8, 12. */
 static inline __attribute__((always_inline)) sixteen four_dots(const int vectors, const float *h, const float *rows,
-                                                             int64_t ld, const int32_t *slot, const int32_t *next) {
+                                                               int64_t ld, const int32_t *slot, const int32_t *next) {
   const float *e0 = rows + slot[0] * ld, *e1 = rows + slot[4] * ld;
   const float *e2 = rows + slot[8] * ld, *e3 = rows + slot[12] * ld;
   for (int i = 0; i < GROUP; i += 4) prefetch(rows + next[i] * ld, vectors);

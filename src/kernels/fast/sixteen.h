@@ -1,4 +1,5 @@
-/* kernels/fast/sixteen.h: 16 floats as one value: one, two or four registers of the instruction set. Static: see fast.h.
+/* kernels/fast/sixteen.h: 16 floats as one value: one, two or four registers of the instruction set. Static: see
+ * fast.h.
  */
 #ifndef SH_KERNELS_SIXTEEN_H
 #define SH_KERNELS_SIXTEEN_H
@@ -54,9 +55,9 @@ static inline __attribute__((always_inline)) float total(sixteen v) {
 static inline __attribute__((always_inline)) sixteen four_sums(sixteen a, sixteen b, sixteen c, sixteen d) {
 #if defined __AVX512F__
   sixteen ab = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-             __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+               __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
   sixteen cd = __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
-             __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+               __builtin_shufflevector(c, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
   return __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
          __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
 #else

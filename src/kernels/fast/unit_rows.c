@@ -7,7 +7,7 @@
 /* Whole vectors of a row, then what is left. */
 #define COLUMNS(width, whole, part)                                                                                    \
   int64_t k = 0;                                                                                                       \
-  for (; k + LANES16 <= (width); k += LANES16) whole;                                                                      \
+  for (; k + LANES16 <= (width); k += LANES16) whole;                                                                  \
   int64_t rest = (width)-k;                                                                                            \
   if (rest > 0) part
 
