@@ -1,7 +1,10 @@
 #include "data/loader.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/threads.h"
 
 void sh_loader_create(sh_loader *l, const sh_samples *s, const sh_conf_batch *conf, uint32_t seed,
                       int64_t shuffle_block, bool request_time, int rank, int ranks) {
@@ -108,36 +111,58 @@ static columns new_columns(int64_t B, int64_t T, bool time, sh_arena *a) {
                .position = SH_ARENA_NEW(a, int32_t, T),
                .sequence = SH_ARENA_NEW(a, int32_t, T),
                .sample = SH_ARENA_NEW(a, int64_t, B),
-               .item = SH_ARENA_NEW(a, int64_t, T + 1),
+               .item = SH_ARENA_NEW(a, int64_t, T),
                .target = SH_ARENA_NEW(a, int64_t, T)};
   if (time) {
-    c.time = SH_ARENA_NEW(a, int64_t, T + 1);
+    c.time = SH_ARENA_NEW(a, int64_t, T);
     c.next_time = SH_ARENA_NEW(a, int64_t, T);
   }
-  c.offsets[0] = 0;
   return c;
 }
 
-/* Sequence s: L inputs and, with_target, the event behind them. Columns hold one entry more than T for the last target;
- * without one it is -1 and its time the last event's. */
-static sh_status read_sequence(const sh_dataset *d, const sh_sample *sample, bool request_time, bool with_target,
-                               columns *c, int64_t s) {
-  int64_t at = c->offsets[s], L = sample->length, n = L + (with_target ? 1 : 0);
-  SH_TRY(sh_dataset_items(d, sample->first, n, c->item + at));
-  if (!with_target) c->item[at + L] = -1;
+/* What the sequences of a batch have in common. */
+typedef struct reading {
+  const sh_dataset *data;
+  bool request_time, with_target;
+} reading;
+
+/* Sequence s: L inputs and, with_target, the event behind them; without one the last target is -1 and its time the last
+ * event's. event[L + 1] is scratch. */
+static sh_status read_sequence(const reading *r, const sh_sample *sample, const columns *c, int64_t s, int64_t *event) {
+  int64_t at = c->offsets[s], L = sample->length, n = L + (r->with_target ? 1 : 0);
+  SH_TRY(sh_dataset_items(r->data, sample->first, n, event));
+  if (!r->with_target) event[L] = -1;
+  memcpy(c->item + at, event, sizeof(int64_t) * (size_t)L);
+  memcpy(c->target + at, event + 1, sizeof(int64_t) * (size_t)L);
   for (int64_t i = 0; i < L; i++) {
-    c->target[at + i] = c->item[at + i + 1];
     c->position[at + i] = (int32_t)i;
     c->sequence[at + i] = (int32_t)s;
   }
-  if (c->time) {
-    SH_TRY(sh_dataset_times(d, sample->first, n, c->time + at));
-    if (!with_target) c->time[at + L] = c->time[at + L - 1];
-    memcpy(c->next_time + at, c->time + at + (request_time ? 1 : 0), sizeof(int64_t) * (size_t)L);
-  }
   c->sample[s] = sample->id;
-  c->offsets[s + 1] = (int32_t)(at + L);
+  if (!c->time) return SH_OK;
+  SH_TRY(sh_dataset_times(r->data, sample->first, n, event));
+  if (!r->with_target) event[L] = event[L - 1];
+  memcpy(c->time + at, event, sizeof(int64_t) * (size_t)L);
+  memcpy(c->next_time + at, event + (r->request_time ? 1 : 0), sizeof(int64_t) * (size_t)L);
   return SH_OK;
+}
+
+/* B sequences of T tokens. Of several that cannot be read, the first one's failure is told: it is read once more, since
+ * the message of a thread is its own. */
+static sh_status read_sequences(const reading *r, const sh_sample *sample, int64_t B, int64_t T, sh_arena *arena,
+                                columns *c) {
+  int64_t longest = 0, failed = B;
+  *c = new_columns(B, T, r->data->has_time, arena);
+  c->offsets[0] = 0;
+  for (int64_t s = 0; s < B; s++) {
+    c->offsets[s + 1] = c->offsets[s] + sample[s].length;
+    if (sample[s].length > longest) longest = sample[s].length;
+  }
+  int64_t room = longest + 1, *event = SH_ARENA_NEW(arena, int64_t, room * sh_threads());
+#pragma omp parallel for schedule(dynamic, 4) reduction(min : failed)
+  for (int64_t s = 0; s < B; s++)
+    if (read_sequence(r, &sample[s], c, s, event + room * omp_get_thread_num()) != SH_OK && s < failed) failed = s;
+  return failed < B ? read_sequence(r, &sample[failed], c, failed, event) : SH_OK;
 }
 
 /* The schema's features under their names; those with members of their own share the arrays. */
@@ -161,20 +186,19 @@ sh_status sh_loader_read(sh_loader *l, int64_t epoch, int64_t step_in_epoch, int
   *out = (sh_global_batch){
       .nmicro = l->micro, .global_users = n, .epoch = epoch, .step_in_epoch = step_in_epoch, .step = step};
   out->micro = SH_ARENA_ZNEW(arena, sh_batch, l->micro);
-  for (int64_t i = 0; i < n; i++) {
-    l->sample[i] = sh_samples_get(s, sh_order_at(&l->order, first + i));
-    out->global_tokens += l->sample[i].length;
-  }
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < n; i++) l->sample[i] = sh_samples_get(s, sh_order_at(&l->order, first + i));
+  for (int64_t i = 0; i < n; i++) out->global_tokens += l->sample[i].length;
   out->imbalance = deal(l, n, arena);
+  reading how = {.data = s->data, .request_time = l->request_time, .with_target = true};
   for (int m = 0; m < l->micro; m++) {
     sh_batch *b = &out->micro[m];
     int mine = l->rank * l->micro + m;
+    sh_sample *own = SH_ARENA_NEW(arena, sh_sample, n);
     for (int64_t i = 0; i < n; i++)
-      if (l->bin[i] == mine) b->B++, b->T += l->sample[i].length;
-    columns c = new_columns(b->B, b->T, s->data->has_time, arena);
-    int64_t q = 0;
-    for (int64_t i = 0; i < n; i++)
-      if (l->bin[i] == mine) SH_TRY(read_sequence(s->data, &l->sample[i], l->request_time, true, &c, q++));
+      if (l->bin[i] == mine) own[b->B++] = l->sample[i], b->T += l->sample[i].length;
+    columns c;
+    SH_TRY(read_sequences(&how, own, b->B, b->T, arena, &c));
     b->epoch = epoch, b->step = step;
     finish(b, &c);
     out->tokens += b->T;
@@ -186,8 +210,9 @@ sh_status sh_loader_queries(const sh_samples *s, bool request_time, bool with_ta
                             sh_arena *arena, sh_batch *out) {
   *out = (sh_batch){.B = n};
   for (int64_t i = 0; i < n; i++) out->T += query[i].length;
-  columns c = new_columns(n, out->T, s->data->has_time, arena);
-  for (int64_t i = 0; i < n; i++) SH_TRY(read_sequence(s->data, &query[i], request_time, with_target, &c, i));
+  reading how = {.data = s->data, .request_time = request_time, .with_target = with_target};
+  columns c;
+  SH_TRY(read_sequences(&how, query, n, out->T, arena, &c));
   finish(out, &c);
   return SH_OK;
 }

@@ -1,7 +1,6 @@
 #include "data/time_runs.h"
 
-#include <stddef.h>
-#include <stdlib.h>
+#include <string.h>
 
 const int64_t sh_time_bucket_bound[128] = {
     2,
@@ -134,52 +133,123 @@ const int64_t sh_time_bucket_bound[128] = {
     54012827962179584LL,
 };
 
+/* Distances of e bits, e > 0, lie in buckets first .. first+4, first = floor(2.3018 (e - 1)) and at most 124: an octave
+ * is 2.3028 buckets wide. Four bounds decide, without a branch. */
 int sh_time_bucket(int64_t dt) {
   uint64_t distance = dt < 0 ? 0 - (uint64_t)dt : (uint64_t)dt;
-  int lo = 0, hi = 128; /* number of bounds <= distance */
-  while (lo < hi) {
-    int mid = (lo + hi) / 2;
-    if ((uint64_t)sh_time_bucket_bound[mid] <= distance)
-      lo = mid + 1;
-    else
-      hi = mid;
-  }
-  return lo;
+  int octave = 63 - __builtin_clzll(distance | 1), first = octave * 2357 >> 10, b = first < 124 ? first : 124;
+  const int64_t *bound = sh_time_bucket_bound + b;
+  for (int k = 0; k < 4; k++) b += (uint64_t)bound[k] <= distance;
+  return b;
 }
 
-/* Runs of query i over keys 0 .. i; writes them when `end` is given, returns how many. */
-static int32_t runs_of(const int64_t *time, int64_t from, int32_t i, int32_t *end, uint8_t *bucket) {
+/* Runs of one query, or of one sequence: one past the last key, and bucket. */
+typedef struct run_list {
+  int32_t *end;
+  uint8_t *bucket;
+} run_list;
+
+static bool ascends(const int64_t *time, const int64_t *from, int32_t L) {
+  bool ok = L == 0 || from[0] >= time[0];
+  for (int32_t i = 1; i < L; i++) ok &= time[i] >= time[i - 1] && from[i] >= from[i - 1] && from[i] >= time[i];
+  return ok;
+}
+
+/* Runs of query i over keys 0 .. i, whatever the times; returns how many. */
+static int32_t runs_of_any(const int64_t *time, int64_t from, int32_t i, run_list out) {
+  int32_t n = 0;
+  for (int32_t j = 0; j <= i; j++) {
+    uint8_t b = (uint8_t)sh_time_bucket(from - time[j]);
+    if (n > 0 && out.bucket[n - 1] == b) n--;
+    out.end[n] = j + 1, out.bucket[n++] = b;
+  }
+  return n;
+}
+
+/* The same when times ascend: a bucket's last key does not go back from one query to the next, so its search begins
+ * where the last one ended: reached[b] = keys 0 .. that are as far as bucket b or farther. */
+static int32_t runs_of(const int64_t *time, int64_t from, int32_t i, int32_t *reached, run_list out) {
   int32_t n = 0, j = 0;
   while (j <= i) {
     int b = sh_time_bucket(from - time[j]);
-    int32_t next = j + 1;
-    int64_t at_least = b > 0 ? sh_time_bucket_bound[b - 1] : 0;
-    if (from >= time[j]) {
-      /* The run goes on while from - time stays at or above the bucket's lower bound. */
-      while (next <= i && time[next] >= time[j] && from - time[next] >= at_least) next++;
+    int32_t next = b == 0 || reached[b] <= j ? j + 1 : reached[b];
+    if (b == 0) {
+      next = i + 1;
     } else {
-      while (next <= i && sh_time_bucket(from - time[next]) == b) next++;
+      int64_t latest = from - sh_time_bucket_bound[b - 1]; /* of this bucket */
+      while (next <= i && time[next] <= latest) next++;
+      reached[b] = next;
     }
-    if (end) end[n] = next, bucket[n] = (uint8_t)b;
-    n++;
+    out.end[n] = next, out.bucket[n++] = (uint8_t)b;
     j = next;
   }
   return n;
 }
 
-void sh_time_runs_build(sh_batch *b, sh_arena *arena) {
-  int32_t *start = SH_ARENA_NEW(arena, int32_t, b->T + 1);
-#pragma omp parallel for schedule(dynamic, 4)
-  for (int64_t s = 0; s < b->B; s++)
-    for (int32_t t = b->offsets[s]; t < b->offsets[s + 1]; t++)
-      start[t + 1] = runs_of(b->time + b->offsets[s], b->next_time[t], t - b->offsets[s], NULL, NULL);
+/* The runs before, and key i: what query i sees when it is made at the same time as the one before. */
+static int32_t runs_again(const int64_t *time, int64_t from, int32_t i, int32_t n, run_list out) {
+  memcpy(out.end, out.end - n, sizeof *out.end * (size_t)n);
+  memcpy(out.bucket, out.bucket - n, (size_t)n);
+  uint8_t b = (uint8_t)sh_time_bucket(from - time[i]);
+  if (out.bucket[n - 1] == b) n--;
+  out.end[n] = i + 1, out.bucket[n] = b;
+  return n + 1;
+}
+
+/* Runs of a sequence, query after query; start[i + 1] = how many queries 0 .. i have. */
+static void sequence_runs(const int64_t *time, const int64_t *from, int32_t L, bool in_order, run_list out,
+                          int32_t *start) {
+  int32_t reached[129] = {0};
   start[0] = 0;
-  for (int64_t t = 0; t < b->T; t++) start[t + 1] += start[t];
-  int32_t *end = SH_ARENA_NEW(arena, int32_t, start[b->T]);
-  uint8_t *bucket = SH_ARENA_NEW(arena, uint8_t, start[b->T]);
+  for (int32_t i = 0; i < L; i++) {
+    run_list here = {out.end + start[i], out.bucket + start[i]};
+    int32_t n;
+    if (!in_order)
+      n = runs_of_any(time, from[i], i, here);
+    else if (i > 0 && from[i] == from[i - 1]) /* common: many events of one session bear one time */
+      n = runs_again(time, from[i], i, start[i] - start[i - 1], here);
+    else
+      n = runs_of(time, from[i], i, reached, here);
+    start[i + 1] = start[i] + n;
+  }
+}
+
+/* Runs a sequence has at most: one a key; and in order, one a bucket that its longest distance leaves possible. */
+static int64_t most_runs(const int64_t *time, const int64_t *from, int64_t L, bool in_order) {
+  int64_t pairs = L * (L + 1) / 2, buckets = in_order && L > 0 ? 1 + sh_time_bucket(from[L - 1] - time[0]) : L;
+  return pairs < L * buckets ? pairs : L * buckets;
+}
+
+/* Every sequence writes where it has room for the most it could need; then all move together. */
+void sh_time_runs_build(sh_batch *b, sh_arena *arena) {
+  int64_t B = b->B, *room = SH_ARENA_NEW(arena, int64_t, B + 1), *first = SH_ARENA_NEW(arena, int64_t, B + 1);
+  bool *in_order = SH_ARENA_NEW(arena, bool, B);
+  int32_t *start = SH_ARENA_NEW(arena, int32_t, b->T + 1), *own = SH_ARENA_NEW(arena, int32_t, b->T + B);
+#pragma omp parallel for schedule(static)
+  for (int64_t s = 0; s < B; s++) {
+    int32_t at = b->offsets[s], L = b->offsets[s + 1] - at;
+    in_order[s] = ascends(b->time + at, b->next_time + at, L);
+    room[s + 1] = most_runs(b->time + at, b->next_time + at, L, in_order[s]);
+  }
+  room[0] = first[0] = 0;
+  for (int64_t s = 0; s < B; s++) room[s + 1] += room[s];
+  run_list wide = {SH_ARENA_NEW(arena, int32_t, room[B]), SH_ARENA_NEW(arena, uint8_t, room[B])};
 #pragma omp parallel for schedule(dynamic, 4)
-  for (int64_t s = 0; s < b->B; s++)
-    for (int32_t t = b->offsets[s]; t < b->offsets[s + 1]; t++)
-      runs_of(b->time + b->offsets[s], b->next_time[t], t - b->offsets[s], end + start[t], bucket + start[t]);
-  b->runs = (sh_time_runs){.start = start, .end = end, .bucket = bucket};
+  for (int64_t s = 0; s < B; s++) {
+    int32_t at = b->offsets[s], L = b->offsets[s + 1] - at;
+    run_list here = {wide.end + room[s], wide.bucket + room[s]};
+    sequence_runs(b->time + at, b->next_time + at, L, in_order[s], here, own + at + s);
+    first[s + 1] = own[at + s + L];
+  }
+  for (int64_t s = 0; s < B; s++) first[s + 1] += first[s];
+  run_list all = {SH_ARENA_NEW(arena, int32_t, first[B]), SH_ARENA_NEW(arena, uint8_t, first[B])};
+#pragma omp parallel for schedule(static)
+  for (int64_t s = 0; s < B; s++) {
+    int32_t at = b->offsets[s], L = b->offsets[s + 1] - at, n = own[at + s + L];
+    for (int32_t i = 0; i < L; i++) start[at + i] = (int32_t)first[s] + own[at + s + i];
+    memcpy(all.end + first[s], wide.end + room[s], sizeof *all.end * (size_t)n);
+    memcpy(all.bucket + first[s], wide.bucket + room[s], (size_t)n);
+  }
+  start[b->T] = (int32_t)first[B];
+  b->runs = (sh_time_runs){.start = start, .end = all.end, .bucket = all.bucket};
 }

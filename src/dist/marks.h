@@ -18,11 +18,15 @@ typedef struct sh_marks {
 void sh_marks_create(sh_marks *m, int64_t n);
 void sh_marks_destroy(sh_marks *m);
 
+/* 1 when the number is there; 0 may be out of date while threads add. */
+static inline uint64_t sh_marks_has(const sh_marks *m, int64_t i) {
+  return __atomic_load_n(m->bits + (i >> 6), __ATOMIC_RELAXED) >> (i & 63) & 1;
+}
+
 /* Add a number; any thread, any order. */
 static inline void sh_marks_set(const sh_marks *m, int64_t i) {
-  uint64_t *word = m->bits + (i >> 6), bit = (uint64_t)1 << (i & 63);
-  if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return; /* most are there already: no write, no shared line */
-  __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+  if (sh_marks_has(m, i)) return; /* most are there already: no write, no shared line */
+  __atomic_fetch_or(m->bits + (i >> 6), (uint64_t)1 << (i & 63), __ATOMIC_RELAXED);
   uint8_t *page = m->page + (i >> 12);
   if (!__atomic_load_n(page, __ATOMIC_RELAXED)) __atomic_store_n(page, 1, __ATOMIC_RELAXED);
 }

@@ -7,8 +7,9 @@
  * rows in this order with offsets[S+1], so its content is the same on every grid, and each rank's part is one
  * contiguous range.
  *
- * A step: fetch_begin (ids leave, nothing of the table is read) ... fetch_end (rows arrive) ... grad (row gradients go
- * back over the same plan, merged at the owner in rank order) ... update. All four are collective over the table axis.
+ * A step: fetch_begin or its parts (ids leave, nothing of the table is read) ... fetch_end (rows arrive) ... grad (row
+ * gradients go back over the same plan, merged at the owner in rank order) ... update. All four are collective over the
+ * table axis.
  */
 #ifndef SH_DIST_TABLE_H
 #define SH_DIST_TABLE_H
@@ -74,8 +75,15 @@ typedef struct sh_fetch {
 void sh_fetch_init(sh_fetch *f, sh_table *t);
 void sh_fetch_free(sh_fetch *f);
 
-/* keys[nkeys] may repeat and come in any order; each in [0, V) (asserted). Nothing of the table is read. Thread
- * parallel inside; the result does not depend on the number of threads. */
+/* What a fetch brings is listed between open, which makes room for nkeys, and send, when the ids leave; one fetch of a
+ * table at a time. ask: place first + k wants the row at position[choice[k]], or at position[k] when choice is NULL.
+ * Every place is asked for once, in any order, by any thread; positions may repeat; each in [0, V) (asserted). Nothing
+ * of the table is read. Send is thread parallel and collective; slots do not depend on threads. */
+void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, sh_arena *batch);
+void sh_fetch_ask(sh_fetch *f, int64_t first, int64_t n, const int64_t *position, const uint32_t *choice);
+void sh_fetch_send(sh_table *t, sh_fetch *f);
+
+/* All of it for a list of keys, which may repeat and come in any order; each in [0, V) (asserted). */
 void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch);
 
 /* Rows after the last update. `step` holds rows and drows. */

@@ -4,24 +4,32 @@
 
 #include "dist/table_internal.h"
 
-enum { FEW = 4096 };
+enum { FEW = 4096, BLOCK = 64 };
 
 /* Up to a bound, marks over all positions and an array position -> slot. */
-static int64_t distinct_direct(sh_table *t, const int64_t *keys, int64_t n, int32_t *slot, sh_arena *arena,
-                               int64_t **positions) {
+static void ask_direct(const sh_table *t, int32_t *slot, int64_t n, const int64_t *position, const uint32_t *choice) {
+  sh_marks marks = t->impl->asked;
+  uint64_t V = (uint64_t)t->conf.rows;
+  for (int64_t first = 0; first < n; first += BLOCK) {
+    int64_t last = first + BLOCK < n ? first + BLOCK : n;
+    uint64_t all = 1;
+    for (int64_t k = first; k < last; k++) {
+      int64_t p = position[choice ? choice[k] : k];
+      assert((uint64_t)p < V);
+      slot[k] = (int32_t)p; /* the position first; its slot when all are known */
+      all &= sh_marks_has(&marks, p);
+    }
+    for (int64_t k = first; k < last && !all; k++) sh_marks_set(&marks, slot[k]);
+  }
+}
+
+static int64_t settle_direct(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
   struct sh_table_impl *impl = t->impl;
   sh_marks *marks = &impl->asked;
   int32_t *slot_of = impl->slot_of;
-  uint64_t V = (uint64_t)t->conf.rows;
-#pragma omp parallel for schedule(static) if (n > FEW)
-  for (int64_t i = 0; i < n; i++) {
-    assert((uint64_t)keys[i] < V);
-    int64_t p = sh_position_of(t, keys[i]);
-    slot[i] = (int32_t)p; /* the position first; its slot below */
-    sh_marks_set(marks, p);
-  }
   int64_t nslots = sh_marks_count(marks), *out = *positions = SH_ARENA_NEW(arena, int64_t, nslots);
   sh_marks_take(marks, out);
+  if (nslots == t->conf.rows) return nslots; /* every row: a slot is a position */
 #pragma omp parallel for schedule(static) if (nslots > FEW)
   for (int64_t s = 0; s < nslots; s++) slot_of[out[s]] = (int32_t)s;
 #pragma omp parallel for schedule(static) if (n > FEW)
@@ -38,11 +46,12 @@ static int64_t probe(const int64_t *set, int64_t mask, int64_t p) {
   }
 }
 
-static void insert(int64_t *set, int64_t mask, int64_t p) {
+/* Returns the place, which a member keeps. */
+static int64_t insert(int64_t *set, int64_t mask, int64_t p) {
   for (;;) {
     int64_t h = probe(set, mask, p), empty = -1;
-    if (__atomic_load_n(set + h, __ATOMIC_RELAXED) == p) return;
-    if (__atomic_compare_exchange_n(set + h, &empty, p, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return;
+    if (__atomic_load_n(set + h, __ATOMIC_RELAXED) == p) return h;
+    if (__atomic_compare_exchange_n(set + h, &empty, p, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return h;
   }
 }
 
@@ -63,25 +72,50 @@ static void sort(int64_t *a, int64_t *b, int64_t n, int64_t largest) {
 
 /* Larger tables: a hash set of the size of the batch. Where a member stands in it depends on the threads; the sorted
  * list and so the slots do not. */
-static int64_t distinct_hashed(sh_table *t, const int64_t *keys, int64_t n, int32_t *slot, sh_arena *arena,
-                               int64_t **positions) {
+static void open_hashed(sh_table *t, int64_t n) {
   struct sh_table_impl *impl = t->impl;
-  uint64_t V = (uint64_t)t->conf.rows;
   int64_t size = 1024;
   while (size < 2 * n) size *= 2;
-  int64_t *set = sh_buffer_need(&impl->set, sizeof *set * (size_t)size), mask = size - 1, nslots = 0;
-  int32_t *slot_at = sh_buffer_need(&impl->set_slot, sizeof *slot_at * (size_t)size);
+  int64_t *set = sh_buffer_need(&impl->set, sizeof *set * (size_t)size);
+  impl->set_size = size;
 #pragma omp parallel for schedule(static) if (n > FEW)
   for (int64_t h = 0; h < size; h++) set[h] = -1;
-#pragma omp parallel for schedule(static) if (n > FEW)
-  for (int64_t i = 0; i < n; i++) {
-    assert((uint64_t)keys[i] < V);
-    insert(set, mask, sh_position_of(t, keys[i]));
+}
+
+static void ask_hashed(const sh_table *t, int32_t *slot, int64_t n, const int64_t *position, const uint32_t *choice) {
+  int64_t *set = t->impl->set.data, mask = t->impl->set_size - 1;
+  uint64_t V = (uint64_t)t->conf.rows;
+  for (int64_t k = 0; k < n; k++) {
+    int64_t p = position[choice ? choice[k] : k];
+    assert((uint64_t)p < V);
+    slot[k] = (int32_t)insert(set, mask, p); /* the place first */
   }
+}
+
+/* The set's members, in the order of their places, into list; returns how many. */
+static int64_t members(const int64_t *set, int64_t size, int64_t *list) {
+  enum { CHUNKS = 64 };
+  int64_t start[CHUNKS + 1] = {0};
+#pragma omp parallel for schedule(static) if (size > FEW)
+  for (int64_t c = 0; c < CHUNKS; c++)
+    for (int64_t h = size * c / CHUNKS; h < size * (c + 1) / CHUNKS; h++) start[c + 1] += set[h] >= 0;
+  for (int64_t c = 0; c < CHUNKS; c++) start[c + 1] += start[c];
+#pragma omp parallel for schedule(static) if (size > FEW)
+  for (int64_t c = 0; c < CHUNKS; c++) {
+    int64_t *to = list + start[c];
+    for (int64_t h = size * c / CHUNKS; h < size * (c + 1) / CHUNKS; h++)
+      if (set[h] >= 0) *to++ = set[h];
+  }
+  return start[CHUNKS];
+}
+
+static int64_t settle_hashed(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
+  struct sh_table_impl *impl = t->impl;
+  int64_t *set = impl->set.data, size = impl->set_size, mask = size - 1;
+  int32_t *slot_at = sh_buffer_need(&impl->set_slot, sizeof *slot_at * (size_t)size);
   int64_t *list = sh_buffer_need(&impl->sort[0], sizeof *list * (size_t)n);
   int64_t *other = sh_buffer_need(&impl->sort[1], sizeof *list * (size_t)n);
-  for (int64_t h = 0; h < size; h++)
-    if (set[h] >= 0) list[nslots++] = set[h];
+  int64_t nslots = members(set, size, list);
   sort(list, other, nslots, t->conf.rows - 1);
   int64_t *out = *positions = SH_ARENA_NEW(arena, int64_t, nslots);
 #pragma omp parallel for schedule(static) if (nslots > FEW)
@@ -90,13 +124,24 @@ static int64_t distinct_hashed(sh_table *t, const int64_t *keys, int64_t n, int3
     slot_at[probe(set, mask, list[s])] = (int32_t)s;
   }
 #pragma omp parallel for schedule(static) if (n > FEW)
-  for (int64_t i = 0; i < n; i++) slot[i] = slot_at[probe(set, mask, sh_position_of(t, keys[i]))];
+  for (int64_t i = 0; i < n; i++) slot[i] = slot_at[slot[i]];
   return nslots;
 }
 
-int64_t sh_table_distinct(sh_table *t, const int64_t *keys, int64_t n, int32_t *slot, sh_arena *arena,
-                          int64_t **positions) {
-  assert(n <= INT32_MAX);
-  if (t->conf.rows <= t->impl->direct_limit) return distinct_direct(t, keys, n, slot, arena, positions);
-  return distinct_hashed(t, keys, n, slot, arena, positions);
+static bool direct(const sh_table *t) { return t->conf.rows <= t->impl->direct_limit; }
+
+void sh_distinct_open(sh_table *t, int64_t n) {
+  assert(n <= (int64_t)1 << 29); /* twice as many places, a power of two, are still counted in 32 bits */
+  if (!direct(t)) open_hashed(t, n);
+}
+
+void sh_distinct_ask(const sh_table *t, int32_t *slot, int64_t n, const int64_t *position, const uint32_t *choice) {
+  if (direct(t))
+    ask_direct(t, slot, n, position, choice);
+  else
+    ask_hashed(t, slot, n, position, choice);
+}
+
+int64_t sh_distinct_settle(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
+  return direct(t) ? settle_direct(t, slot, n, arena, positions) : settle_hashed(t, slot, n, arena, positions);
 }

@@ -36,13 +36,28 @@ static void name_slots(const sh_table *t, sh_fetch *f) {
   }
 }
 
-void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch) {
+void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, sh_arena *batch) {
   struct sh_fetch_impl *impl = f->impl;
-  assert(impl->table == t && nkeys >= 0);
+  assert(impl->table == t && !t->impl->open && nkeys >= 0);
+  t->impl->open = f;
+  impl->batch = batch;
   f->nkeys = nkeys;
   f->rows = f->drows = NULL;
   f->slot = SH_ARENA_NEW(batch, int32_t, nkeys);
-  f->nslots = sh_table_distinct(t, keys, nkeys, f->slot, batch, &impl->position);
+  sh_distinct_open(t, nkeys);
+}
+
+void sh_fetch_ask(sh_fetch *f, int64_t first, int64_t n, const int64_t *position, const uint32_t *choice) {
+  assert(f->impl->table->impl->open == f && first >= 0 && first + n <= f->nkeys);
+  sh_distinct_ask(f->impl->table, f->slot + first, n, position, choice);
+}
+
+void sh_fetch_send(sh_table *t, sh_fetch *f) {
+  struct sh_fetch_impl *impl = f->impl;
+  sh_arena *batch = impl->batch;
+  assert(t->impl->open == f);
+  t->impl->open = NULL;
+  f->nslots = sh_distinct_settle(t, f->slot, f->nkeys, batch, &impl->position);
   f->slot_key = SH_ARENA_NEW(batch, int64_t, f->nslots);
   name_slots(t, f);
   if (t->axis->size == 1) return; /* every position is a row of this rank */
@@ -54,6 +69,17 @@ void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t
     before = end;
   }
   sh_exchange_ids_begin(impl->exchange, impl->position, impl->count);
+}
+
+void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch) {
+  sh_fetch_open(t, f, nkeys, batch);
+#pragma omp parallel for schedule(static) if (nkeys > FEW)
+  for (int64_t first = 0; first < nkeys; first += FEW) {
+    int64_t position[FEW], n = nkeys - first < FEW ? nkeys - first : FEW;
+    for (int64_t k = 0; k < n; k++) position[k] = sh_table_position(t, keys[first + k]);
+    sh_fetch_ask(f, first, n, position, NULL);
+  }
+  sh_fetch_send(t, f);
 }
 
 /* Own rows at these positions, in their order; padding is zero. */

@@ -26,9 +26,11 @@ struct sh_table_impl {
   int64_t *rank_start;   /* [axis size + 1] position of each rank's first row */
   /* Distinct keys: marks and a direct array over positions up to direct_limit rows, else a hash set. */
   int64_t direct_limit;
+  const sh_fetch *open; /* the fetch that is being filled, or NULL */
   sh_marks asked;
   int32_t *slot_of; /* [V], NULL when beyond the limit */
   sh_buffer set, set_slot, sort[2];
+  int64_t set_size;
   /* Rows on their way: one asked of this rank, one asked by it when its rows are padded. */
   sh_buffer wire, pack;
   /* The merged gradient: rows touched, ascending, and their gradients; two, for merging one into the other. */
@@ -43,6 +45,7 @@ struct sh_table_impl {
 struct sh_fetch_impl {
   sh_table *table;
   sh_exchange *exchange;
+  sh_arena *batch;   /* between open and send */
   int64_t *position; /* [nslots] batch arena */
   int64_t *count;    /* [axis size] slots of each owner */
   int64_t nasked;
@@ -80,8 +83,11 @@ static inline int64_t sh_shard_at(const sh_table *t, int64_t position) {
   return sh_lower_bound(t->shard_start, ((int64_t)1 << t->shard_bits) + 1, position + 1) - 1;
 }
 
-/* The distinct positions of keys[n], ascending, in the arena; slot[i] = place of key i's position among them. */
-int64_t sh_table_distinct(sh_table *t, const int64_t *keys, int64_t n, int32_t *slot, sh_arena *arena,
-                          int64_t **positions);
+/* The distinct positions among n asked for, one list at a time: open; ask, from any threads; settle.
+ * Ask notes position[choice[k]] (choice NULL: position[k]) in slot[k]; settle makes it the position's place among the
+ * distinct ones, ascending, which it returns in the arena with their number. */
+void sh_distinct_open(sh_table *t, int64_t n);
+void sh_distinct_ask(const sh_table *t, int32_t *slot, int64_t n, const int64_t *position, const uint32_t *choice);
+int64_t sh_distinct_settle(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions);
 
 #endif

@@ -91,6 +91,8 @@ typedef struct sh_kernels {
 
   /* word[4n] = the words of quads quad .. quad+n-1, as sh_random4 gives them. */
   void (*random_words)(const sh_draw *d, uint32_t quad, int n, uint32_t *word);
+  /* The same words as integers in [0, bound), as sh_below gives them; bound > 0. */
+  void (*random_below)(const sh_draw *d, uint32_t quad, int n, uint32_t bound, uint32_t *word);
   /* Sum and sum of squares of a row, good to double precision of their difference sums[1] / n - (sums[0] / n)^2. */
   void (*row_sums)(int64_t n, const float *x, double sums[2]);
 

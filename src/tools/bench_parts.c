@@ -85,7 +85,7 @@ static void load(parts *p) {
   sh_references_build(t, s);
   end(p, SH_PHASE_LOAD, "draw negatives, list rows", 0, 0);
   begin(p);
-  sh_table_fetch_begin(&t->item, &s->fetch, s->keys, s->nkeys, &s->memory);
+  sh_fetch_send(&t->item, &s->fetch);
   end(p, SH_PHASE_EXCHANGE, "fetch begin: distinct ids leave", 0, 0);
   begin(p);
   sh_table_fetch_end(&t->item, &s->fetch, &t->step);

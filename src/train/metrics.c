@@ -7,12 +7,13 @@
 const int sh_cut[SH_CUTS] = {1, 10, 50, 100, 200, 500};
 
 int64_t sh_count_better(int64_t n, const float *score, const int64_t *id, float target_score, int64_t target_id) {
-  int64_t better = 0, equal = 0;
-#pragma omp simd reduction(+ : better, equal)
-  for (int64_t i = 0; i < n; i++) {
-    better += score[i] > target_score;
+  int32_t above = 0, equal = 0; /* as wide as a score: whole vectors are compared and counted */
+#pragma omp simd reduction(+ : above, equal)
+  for (int32_t i = 0; i < (int32_t)n; i++) {
+    above += score[i] > target_score;
     equal += score[i] == target_score;
   }
+  int64_t better = above;
   if (equal > 0)
     for (int64_t i = 0; i < n && id[i] < target_id; i++) better += score[i] == target_score;
   return better;

@@ -18,8 +18,8 @@ typedef struct sh_metrics {
   double n, hr[SH_CUTS], ndcg[SH_CUTS], mrr;
 } sh_metrics;
 
-/* Candidates better than the target among scores[n] of candidates id[n] (ascending): excluded ones hold -infinity. The
- * target itself may be among them and is not counted. */
+/* Candidates better than the target among scores[n], n < 2^31, of candidates id[n] (ascending): excluded ones hold
+ * -infinity. The target itself may be among them and is not counted. */
 int64_t sh_count_better(int64_t n, const float *score, const int64_t *id, float target_score, int64_t target_id);
 
 /* The rank after the cut; better < 0 says the target is not rankable. */

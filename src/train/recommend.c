@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/linear.h"
 #include "train/scorer.h"
 
 typedef struct hit {
@@ -35,14 +36,27 @@ typedef struct tops {
   hit *list; /* [n x top] */
 } tops;
 
+static bool any_above(int64_t n, const float *score, float least) {
+  int32_t above = 0;
+#pragma omp simd reduction(+ : above)
+  for (int32_t i = 0; i < (int32_t)n; i++) above += score[i] > least;
+  return above > 0;
+}
+
+/* Ids ascend, so of equal scores the one kept stays. A list that is not full yet has a root of -infinity, which also
+ * keeps filtered candidates out. Soon few are above the worst hit kept: most are passed over CHUNK at a time. */
 static void keep_tile(void *arg, int64_t q, int64_t first, int64_t count, const float *score) {
+  enum { CHUNK = 32 };
   tops *t = arg;
   hit *list = t->list + q * t->top;
-  for (int64_t i = 0; i < count; i++) {
-    hit h = {score[i], t->s->id[first + i]};
-    if (score[i] == -INFINITY || (list[0].id >= 0 && !before(h, list[0]))) continue;
-    list[0] = h;
-    sift(list, t->top, 0);
+  for (int64_t c = 0; c < count; c += CHUNK) {
+    int64_t end = c + CHUNK < count ? c + CHUNK : count;
+    if (!any_above(end - c, score + c, list[0].score)) continue;
+    for (int64_t i = c; i < end; i++) {
+      if (!(score[i] > list[0].score)) continue;
+      list[0] = (hit){score[i], t->s->id[first + i]};
+      sift(list, t->top, 0);
+    }
   }
 }
 
@@ -56,9 +70,12 @@ static int best_first(const void *a, const void *b) {
 static hit *merge(sh_scorer *s, const sh_round *r, tops *t) {
   const sh_axis *world = &s->t->grid->world;
   int64_t size = world->size, top = t->top;
-  hit *all = SH_ARENA_NEW(&s->step, hit, size * r->n * top), *one = SH_ARENA_NEW(&s->step, hit, size * top);
+  hit *all = SH_ARENA_NEW(&s->step, hit, size * r->n * top);
+  hit *ones = SH_ARENA_NEW(&s->step, hit, size * top * sh_max_threads());
   sh_allgather(world, t->list, sizeof(hit) * (size_t)(r->n * top), all);
+#pragma omp parallel for schedule(static)
   for (int64_t q = 0; q < r->n; q++) {
+    hit *one = ones + size * top * sh_thread();
     for (int64_t k = 0; k < size; k++) memcpy(one + k * top, all + (k * r->n + q) * top, sizeof(hit) * (size_t)top);
     qsort(one, (size_t)(size * top), sizeof(hit), best_first);
     memcpy(t->list + q * top, one, sizeof(hit) * (size_t)top);

@@ -1,4 +1,4 @@
-/* Keys of a stage: [inputs of micro 0, 1, ...][loss references of micro 0, 1, ...][shared negatives].
+/* What a stage's fetch brings: [inputs of micro 0, 1, ...][loss references of micro 0, 1, ...][shared negatives].
  *   sampled   a token's references are its target and its negatives, side by side
  *   shared, in-batch   a token's reference is its target; negatives are shared
  *   full      none: owners score their own rows */
@@ -9,18 +9,20 @@
 
 #include "core/rng.h"
 
+enum { DRAWS = 256 };
+
 static int64_t negatives_of(const sh_trainer *t) { return t->conf.loss.negatives; }
 
-static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token, int64_t *out) {
+/* Ask for the negatives of a token at places first ... */
+static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token, sh_fetch *f, int64_t first) {
   int64_t R = negatives_of(t);
-  const sh_dataset *d = &t->data;
-  uint32_t n = (uint32_t)d->ncandidates, word[4 * 64];
+  uint32_t n = (uint32_t)t->data.ncandidates, choice[DRAWS];
   sh_draw at = {(uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 0), (uint32_t)b->step,
                 (uint32_t)b->position[token], b->sample[b->sequence[token]]};
-  for (int64_t r = 0; r < R; r += 4 * 64) {
-    int64_t count = R - r < 4 * 64 ? R - r : 4 * 64;
-    t->kernels->random_words(&at, (uint32_t)(r / 4), (int)((count + 3) / 4), word);
-    for (int64_t k = 0; k < count; k++) out[r + k] = d->candidates[sh_below(word[k], n)];
+  for (int64_t r = 0; r < R; r += DRAWS) {
+    int64_t count = R - r < DRAWS ? R - r : DRAWS;
+    t->kernels->random_below(&at, (uint32_t)(r / 4), (int)((count + 3) / 4), n, choice);
+    sh_fetch_ask(f, first + r, count, t->candidate_position, choice);
   }
 }
 
@@ -41,6 +43,7 @@ static void shared_negatives(sh_trainer *t, sh_stage *s, int64_t *keys) {
   const sh_dataset *d = &t->data;
   int64_t n = d->ncandidates, R = s->nshared;
   const int64_t *running = t->popularity;
+#pragma omp parallel for schedule(static)
   for (int64_t r = 0; r < R; r++) {
     sh_philox draw = sh_random4((uint32_t)t->conf.train.seed, SH_SITE(SH_SITE_NEGATIVES, 1), (uint32_t)s->batch.step, 0,
                                 (uint32_t)(r >> 32), (uint32_t)r);
@@ -74,14 +77,33 @@ static void gather_targets(sh_trainer *t, sh_stage *s, int64_t *keys) {
   sh_allgatherv(axis, mine, count, sizeof(int64_t), keys);
 }
 
+static void ask_key(const sh_trainer *t, sh_fetch *f, int64_t place, int64_t key) {
+  int64_t position = sh_table_position(&t->item, key);
+  sh_fetch_ask(f, place, 1, &position, NULL);
+}
+
+static void ask_shared(sh_trainer *t, sh_stage *s, bool in_batch) {
+  int64_t *keys = SH_ARENA_NEW(&s->memory, int64_t, s->nshared);
+  if (in_batch)
+    gather_targets(t, s, keys);
+  else
+    shared_negatives(t, s, keys);
+  s->correction = SH_ARENA_NEW(&s->memory, float, s->nshared);
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < s->nshared; r++) {
+    ask_key(t, &s->fetch, s->first_shared + r, keys[r]);
+    s->correction[r] = sh_references_correction(t, s->nshared, keys[r]);
+  }
+}
+
 void sh_references_build(sh_trainer *t, sh_stage *s) {
   const char *loss = t->conf.loss.name;
   bool sampled = !strcmp(loss, "sampled"), full = !strcmp(loss, "full"), in_batch = !strcmp(loss, "in-batch");
   int64_t each = full ? 0 : sampled ? 1 + negatives_of(t) : 1, T = s->batch.tokens;
   s->nshared = in_batch ? s->batch.global_tokens : !strcmp(loss, "shared") ? negatives_of(t) : 0;
   s->first_shared = T * (1 + each);
-  s->nkeys = s->first_shared + s->nshared;
-  s->keys = SH_ARENA_NEW(&s->memory, int64_t, s->nkeys);
+  sh_fetch *f = &s->fetch;
+  sh_fetch_open(&t->item, f, s->first_shared + s->nshared, &s->memory);
   s->first_input = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
   s->first_loss = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
   int64_t input = 0, reference = T;
@@ -89,23 +111,15 @@ void sh_references_build(sh_trainer *t, sh_stage *s) {
     const sh_batch *b = &s->batch.micro[m];
     s->first_input[m] = input;
     s->first_loss[m] = reference;
-    memcpy(s->keys + input, b->item, sizeof(int64_t) * (size_t)b->T);
-    int64_t *to = s->keys + reference;
-#pragma omp parallel for schedule(static) if (each > 0)
-    for (int64_t k = 0; k < (each > 0 ? b->T : 0); k++) {
-      to[k * each] = b->target[k];
-      if (sampled) draw_negatives(t, b, k, to + k * each + 1);
+#pragma omp parallel for schedule(static)
+    for (int64_t k = 0; k < b->T; k++) {
+      ask_key(t, f, input + k, b->item[k]);
+      if (each > 0) ask_key(t, f, reference + k * each, b->target[k]);
+      if (sampled) draw_negatives(t, b, k, f, reference + k * each + 1);
     }
     input += b->T;
     reference += b->T * each;
   }
   s->correction = NULL;
-  if (s->nshared == 0) return;
-  int64_t *keys = s->keys + s->first_shared;
-  if (in_batch)
-    gather_targets(t, s, keys);
-  else
-    shared_negatives(t, s, keys);
-  s->correction = SH_ARENA_NEW(&s->memory, float, s->nshared);
-  for (int64_t r = 0; r < s->nshared; r++) s->correction[r] = sh_references_correction(t, s->nshared, keys[r]);
+  if (s->nshared > 0) ask_shared(t, s, in_batch);
 }

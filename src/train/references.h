@@ -4,8 +4,8 @@
 
 #include "train/trainer.h"
 
-/* Fill stage->keys and the places in it, in the stage's memory. Negatives are drawn from counters: the same on every
- * grid. Collective over the data axis for in-batch negatives. */
+/* Open the stage's fetch and list what it brings; the caller sends it. Negatives are drawn from counters: the same on
+ * every grid. Collective over the data axis for in-batch negatives. */
 void sh_references_build(sh_trainer *t, sh_stage *stage);
 
 /* log of how often `key` is expected among nshared shared negatives: what logQ correction takes off a logit. */

@@ -1,7 +1,6 @@
 #include "train/scorer.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "data/time_runs.h"
@@ -10,80 +9,119 @@
 #include "nn/loss_rows.h"
 
 /* A GEMM may sum in another order for another shape. Queries always go in blocks of QUERIES (padded with zeros) and
- * candidates in multiples of PICK, so that a score is the same number wherever and on whatever grid it is computed. */
-enum { TILE = 1024, QUERIES = 32, PICK = 64 };
+ * candidates in panels of PANEL, so that a score is the same number wherever and on whatever grid it is computed. A
+ * tile is TILE candidates, scored by up to UNIT queries before the next one: it stays in cache. */
+enum { PANEL = 64, TILE = 512, QUERIES = 32, UNIT = 128 };
+/* A thread encodes so many tokens at a time, whole queries: what a layer leaves is still in cache for the next. */
+enum { GROUP = 512 };
 
-typedef struct by_key {
-  int64_t key;
-  int32_t local;
-} by_key;
-static int ascending(const void *a, const void *b) {
-  int64_t x = ((const by_key *)a)->key, y = ((const by_key *)b)->key;
-  return x < y ? -1 : x > y;
+static void normalise(const sh_trainer *t, int64_t n, const float *x, float *y, float *length) {
+  int64_t D = t->model.width;
+  sh_normalise_rows(t->kernels, n, (int)D, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps, x, D, y, D, length);
 }
-static int ascending_key(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return x < y ? -1 : x > y;
+
+/* Own candidates by ascending key. */
+static void list_candidates(sh_scorer *s, int32_t *local) {
+  const sh_dataset *d = &s->t->data;
+  for (int64_t v = 0; v < d->items; v++) s->place[v] = -1;
+  for (int64_t c = 0; c < d->ncandidates; c++) {
+    int64_t row = sh_table_local(&s->t->item, d->candidates[c]);
+    if (row < 0) continue;
+    s->place[d->candidates[c]] = (int32_t)s->n;
+    local[s->n] = (int32_t)row;
+    s->id[s->n++] = d->candidates[c];
+  }
+}
+
+static void fill_panels(sh_scorer *s, const int32_t *local) {
+  const sh_trainer *t = s->t;
+  int64_t D = t->model.width, panels = (s->n + PANEL - 1) / PANEL;
+  s->panel = SH_ARENA_NEW(&s->memory, float, panels *PANEL *D);
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < panels; p++) {
+    sh_arena *arena = &s->encoder[sh_thread()].step;
+    sh_arena_reset(arena);
+    float *raw = SH_ARENA_ZNEW(arena, float, PANEL *D), *row = SH_ARENA_NEW(arena, float, PANEL *D), length[PANEL];
+    for (int64_t i = p * PANEL; i < (p + 1) * PANEL && i < s->n; i++)
+      memcpy(raw + (i - p * PANEL) * D, t->item.rows + local[i] * D, sizeof(float) * (size_t)D);
+    normalise(t, PANEL, raw, row, length);
+    sh_transpose(PANEL, D, row, D, s->panel + p * PANEL * D, PANEL);
+  }
 }
 
 void sh_scorer_create(sh_scorer *s, sh_trainer *t) {
-  *s = (sh_scorer){.t = t, .n = t->nown_candidates};
+  *s = (sh_scorer){.t = t, .nencoders = sh_max_threads()};
   sh_arena_init(&s->memory, "scorer");
   sh_arena_init(&s->step, "scorer step");
   sh_fetch_init(&s->fetch, &t->item);
-  int64_t D = t->model.width;
-  s->padded = (s->n + TILE - 1) / TILE * TILE;
-  s->columns = SH_ARENA_ZNEW(&s->memory, float, D * s->padded);
-  s->id = SH_ARENA_NEW(&s->memory, int64_t, s->n);
-  by_key *order = SH_ARENA_NEW(&s->memory, by_key, s->n);
-  for (int64_t i = 0; i < s->n; i++)
-    order[i] = (by_key){sh_table_key(&t->item, t->item.position_first + t->own_candidate[i]), t->own_candidate[i]};
-  qsort(order, (size_t)s->n, sizeof *order, ascending);
-  float *row = SH_ARENA_NEW(&s->memory, float, D), length;
-  for (int64_t i = 0; i < s->n; i++) {
-    s->id[i] = order[i].key;
-    sh_normalise_rows(t->kernels, 1, (int)D, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps,
-                      t->item.rows + order[i].local * D, D, row, D, &length);
-    for (int64_t k = 0; k < D; k++) s->columns[k * s->padded + i] = row[k];
+  s->encoder = SH_ARENA_ZNEW(&s->memory, sh_encoder, s->nencoders);
+  for (int k = 0; k < s->nencoders; k++) {
+    sh_arena_init(&s->encoder[k].step, "encoder");
+    sh_arena_init(&s->encoder[k].scratch, "encoder scratch");
+    sh_marks_create(&s->encoder[k].seen, t->data.items);
   }
+  s->id = SH_ARENA_NEW(&s->memory, int64_t, t->nown_candidates);
+  s->place = SH_ARENA_NEW(&s->memory, int32_t, t->data.items);
+  int32_t *local = SH_ARENA_NEW(&s->step, int32_t, t->nown_candidates);
+  list_candidates(s, local);
+  fill_panels(s, local);
 }
 
 void sh_scorer_destroy(sh_scorer *s) {
   sh_fetch_free(&s->fetch);
+  for (int k = 0; k < s->nencoders; k++) {
+    sh_arena_free(&s->encoder[k].step);
+    sh_arena_free(&s->encoder[k].scratch);
+    sh_marks_destroy(&s->encoder[k].seen);
+  }
   sh_arena_free(&s->memory);
   sh_arena_free(&s->step);
 }
 
-/* Hidden states of own queries, [mine x D]. Collective (rows are fetched). */
-static float *encode(sh_scorer *s, sh_batch *b) {
-  sh_trainer *t = s->t;
-  if (t->model.needs_time_runs && t->data.has_time) sh_time_runs_build(b, &s->step);
-  sh_table_fetch_begin(&t->item, &s->fetch, b->item, b->T, &s->step);
-  sh_table_fetch_end(&t->item, &s->fetch, &s->step);
-  sh_rows rows = {.ld = s->fetch.ld, .nslots = s->fetch.nslots, .value = s->fetch.rows, .slot = s->fetch.slot};
-  sh_ctx c = {.batch = b, .params = &t->model.params, .rows = &rows, .scratch = &t->scratch, .k = t->kernels};
-  sh_pass pass;
-  float *query = SH_ARENA_NEW(&s->step, float, b->B * t->model.width);
-  float *length = SH_ARENA_NEW(&s->step, float, b->B);
-  if (b->B == 0) return query;
-  float *hidden = sh_model_forward(&t->model, &c, true, &s->step, &pass);
-  sh_normalise_rows(t->kernels, b->B, t->model.width, t->conf.loss.l2_norm, (float)t->conf.loss.l2_eps, hidden,
-                    t->model.width, query, t->model.width, length);
-  return query;
+/* Sequences first .. last-1 of a batch as a batch of their own, as far as inference reads it. */
+static sh_batch part_of(const sh_batch *b, int64_t first, int64_t last, sh_arena *arena) {
+  int32_t at = b->offsets[first], *offsets = SH_ARENA_NEW(arena, int32_t, last - first + 1);
+  for (int64_t s = first; s <= last; s++) offsets[s - first] = b->offsets[s] - at;
+  int32_t *sequence = SH_ARENA_NEW(arena, int32_t, b->offsets[last] - at);
+  for (int64_t t = at; t < b->offsets[last]; t++) sequence[t - at] = b->sequence[t] - (int32_t)first;
+  return (sh_batch){.B = last - first,
+                    .T = b->offsets[last] - at,
+                    .offsets = offsets,
+                    .sample = b->sample + first,
+                    .item = b->item + at,
+                    .target = b->target + at,
+                    .time = b->time ? b->time + at : NULL,
+                    .next_time = b->next_time ? b->next_time + at : NULL,
+                    .position = b->position + at,
+                    .sequence = sequence};
 }
 
-/* Keys a query must not rank: ascending, distinct, in the step arena; count in *n. */
-static sh_status filtered_keys(sh_scorer *s, const sh_sample *q, int64_t seen_first, int64_t *out, int64_t *n) {
-  const char *filter = s->t->conf.eval.filter;
-  *n = 0;
-  if (!strcmp(filter, "none")) return SH_OK;
-  int64_t first = !strcmp(filter, "seen") ? seen_first : q->first, count = q->first + q->length - first, kept = 0;
-  SH_TRY(sh_dataset_items(&s->t->data, first, count, out));
-  qsort(out, (size_t)count, sizeof(int64_t), ascending_key);
-  for (int64_t i = 0; i < count; i++)
-    if (kept == 0 || out[i] != out[kept - 1]) out[kept++] = out[i];
-  *n = kept;
-  return SH_OK;
+static void encode_part(sh_scorer *s, sh_encoder *e, const sh_batch *b, int64_t first, int64_t last, float *query) {
+  const sh_trainer *t = s->t;
+  sh_arena_reset(&e->step);
+  sh_batch part = part_of(b, first, last, &e->step);
+  if (t->model.needs_time_runs && t->data.has_time) sh_time_runs_build(&part, &e->step);
+  sh_rows rows = {
+      .ld = s->fetch.ld, .nslots = s->fetch.nslots, .value = s->fetch.rows, .slot = s->fetch.slot + b->offsets[first]};
+  sh_ctx c = {.batch = &part, .params = &t->model.params, .rows = &rows, .scratch = &e->scratch, .k = t->kernels};
+  sh_pass pass;
+  float *hidden = sh_model_forward(&t->model, &c, true, &e->step, &pass);
+  normalise(t, part.B, hidden, query + first * t->model.width, SH_ARENA_NEW(&e->step, float, part.B));
+}
+
+/* Hidden states of own queries, [mine x D]. Collective (rows are fetched). Threads take groups of queries: no layer
+ * waits for a slower thread. A query's numbers do not depend on which others are in its group. */
+static float *encode(sh_scorer *s, const sh_batch *b) {
+  sh_table_fetch_begin(&s->t->item, &s->fetch, b->item, b->T, &s->step);
+  sh_table_fetch_end(&s->t->item, &s->fetch, &s->step);
+  float *query = SH_ARENA_NEW(&s->step, float, b->B * s->t->model.width);
+  int64_t *start = SH_ARENA_NEW(&s->step, int64_t, b->B + 1), groups = 0;
+  for (int64_t i = 0; i < b->B; i++)
+    if (i == 0 || b->offsets[i + 1] - b->offsets[start[groups - 1]] > GROUP) start[groups++] = i;
+  start[groups] = b->B;
+#pragma omp parallel for schedule(dynamic, 1) if (groups >= s->nencoders)
+  for (int64_t g = 0; g < groups; g++) encode_part(s, &s->encoder[sh_thread()], b, start[g], start[g + 1], query);
+  return query;
 }
 
 typedef struct own_part {
@@ -91,21 +129,47 @@ typedef struct own_part {
   int64_t *target, *filtered_count, *filtered, nfiltered;
 } own_part;
 
-static sh_status read_own(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
-                          bool with_target, own_part *o) {
-  sh_trainer *t = s->t;
-  int64_t room = 0;
-  for (int64_t i = 0; i < mine; i++) room += query[i].first + query[i].length - seen_first[i];
-  o->target = SH_ARENA_NEW(&s->step, int64_t, mine);
+/* Keys a query must not rank: ascending, distinct; room for all that it has seen. */
+static sh_status filtered_keys(sh_scorer *s, const sh_sample *q, int64_t seen_first, int64_t *out, int64_t *n) {
+  const char *filter = s->t->conf.eval.filter;
+  sh_marks *seen = &s->encoder[sh_thread()].seen;
+  *n = 0;
+  if (!strcmp(filter, "none")) return SH_OK;
+  int64_t first = !strcmp(filter, "seen") ? seen_first : q->first, count = q->first + q->length - first;
+  SH_TRY(sh_dataset_items(&s->t->data, first, count, out));
+  for (int64_t i = 0; i < count; i++) sh_marks_set(seen, out[i]);
+  *n = sh_marks_count(seen);
+  sh_marks_take(seen, out);
+  return SH_OK;
+}
+
+static sh_status read_filtered(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
+                               own_part *o) {
+  int64_t *room = SH_ARENA_NEW(&s->step, int64_t, mine + 1), failed = mine;
+  room[0] = 0;
+  for (int64_t i = 0; i < mine; i++) room[i + 1] = room[i] + query[i].first + query[i].length - seen_first[i];
+  o->filtered = SH_ARENA_NEW(&s->step, int64_t, room[mine]);
   o->filtered_count = SH_ARENA_NEW(&s->step, int64_t, mine);
-  o->filtered = SH_ARENA_NEW(&s->step, int64_t, room);
-  SH_TRY(sh_loader_queries(&t->samples, t->conf.model.request_time, with_target, query, mine, &s->step, &o->batch));
+#pragma omp parallel for schedule(dynamic, 4) reduction(min : failed)
+  for (int64_t i = 0; i < mine; i++)
+    if (filtered_keys(s, &query[i], seen_first[i], o->filtered + room[i], &o->filtered_count[i]) != SH_OK && i < failed)
+      failed = i;
+  if (failed < mine) /* again, for this thread's message */
+    return filtered_keys(s, &query[failed], seen_first[failed], o->filtered, &o->filtered_count[failed]);
   for (int64_t i = 0; i < mine; i++) {
-    o->target[i] = with_target ? o->batch.target[o->batch.offsets[i + 1] - 1] : -1;
-    SH_TRY(filtered_keys(s, &query[i], seen_first[i], o->filtered + o->nfiltered, &o->filtered_count[i]));
+    memmove(o->filtered + o->nfiltered, o->filtered + room[i], sizeof *o->filtered * (size_t)o->filtered_count[i]);
     o->nfiltered += o->filtered_count[i];
   }
   return SH_OK;
+}
+
+static sh_status read_own(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
+                          bool with_target, own_part *o) {
+  sh_trainer *t = s->t;
+  SH_TRY(sh_loader_queries(&t->samples, t->conf.model.request_time, with_target, query, mine, &s->step, &o->batch));
+  o->target = SH_ARENA_NEW(&s->step, int64_t, mine);
+  for (int64_t i = 0; i < mine; i++) o->target[i] = with_target ? o->batch.target[o->batch.offsets[i + 1] - 1] : -1;
+  return read_filtered(s, query, seen_first, mine, o);
 }
 
 sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
@@ -140,61 +204,64 @@ sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *s
   return SH_OK;
 }
 
-/* Own candidates of a tile that a query filters get -infinity: both lists ascend. */
-static void mask(const sh_scorer *s, const sh_round *r, int64_t q, int64_t first, int64_t count, float *score) {
-  const int64_t *f = r->filtered + r->filtered_start[q], *end = r->filtered + r->filtered_start[q + 1];
-  int64_t lo = 0, hi = end - f, i = 0;
-  while (lo < hi) { /* first filtered key not below the tile */
-    int64_t mid = (lo + hi) / 2;
-    if (f[mid] < s->id[first])
-      lo = mid + 1;
-    else
-      hi = mid;
+/* Scores of QUERIES queries against candidates first .. first+count-1, first a multiple of PANEL. */
+static void score_tile(const sh_scorer *s, const float *query, int64_t first, int64_t count, float *score) {
+  int64_t D = s->t->model.width;
+  for (int64_t c = 0; c < count; c += PANEL)
+    s->t->kernels->gemm(QUERIES, PANEL, D, query, D, s->panel + (first + c) * D, PANEL, score + c, TILE, false);
+}
+
+/* Filtered candidates of query q before `end` get -infinity; *next, the first key not seen by an earlier tile, moves.
+ */
+static void mask(const sh_scorer *s, const sh_round *r, int64_t q, int64_t first, int64_t end, int64_t *next,
+                 float *score) {
+  int64_t past = end < s->n ? s->id[end] : INT64_MAX;
+  for (; *next < r->filtered_start[q + 1] && r->filtered[*next] < past; ++*next) {
+    int32_t place = s->place[r->filtered[*next]];
+    if (place >= 0) score[place - first] = -INFINITY;
   }
-  for (f += lo; f < end && i < count; f++) {
-    int64_t a = i, b = count;
-    while (a < b) {
-      int64_t mid = (a + b) / 2;
-      if (s->id[first + mid] < *f)
-        a = mid + 1;
-      else
-        b = mid;
+}
+
+/* Queries q0 .. q1-1, at most UNIT, q0 a multiple of QUERIES. */
+static void score_unit(const sh_scorer *s, const sh_round *r, int64_t q0, int64_t q1, float *score,
+                       sh_score_visit visit, void *arg) {
+  int64_t D = s->t->model.width, next[UNIT];
+  memcpy(next, r->filtered_start + q0, sizeof *next * (size_t)(q1 - q0));
+  for (int64_t first = 0; first < s->n; first += TILE) {
+    int64_t end = first + TILE < s->n ? first + TILE : s->n;
+    for (int64_t q = q0; q < q1; q++) {
+      float *own = score + (q - q0) % QUERIES * TILE;
+      if ((q - q0) % QUERIES == 0) score_tile(s, r->query + q * D, first, end - first, own);
+      mask(s, r, q, first, end, &next[q - q0], own);
+      visit(arg, q, first, end - first, own);
     }
-    i = a;
-    if (i < count && s->id[first + i] == *f) score[i] = -INFINITY;
   }
 }
 
 void sh_scorer_tiles(sh_scorer *s, const sh_round *r, sh_score_visit visit, void *arg) {
-  int64_t D = s->t->model.width;
   float *tiles = SH_ARENA_NEW(&s->step, float, (int64_t)TILE *QUERIES *sh_max_threads());
+  int64_t unit = r->n >= (int64_t)UNIT * 4 * sh_max_threads() ? UNIT : QUERIES;
 #pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t q0 = 0; q0 < r->n; q0 += QUERIES) {
-    int64_t nq = r->n - q0 < QUERIES ? r->n - q0 : QUERIES;
-    float *score = tiles + (int64_t)TILE * QUERIES * sh_thread();
-    for (int64_t first = 0; first < s->n; first += TILE) {
-      int64_t count = s->n - first < TILE ? s->n - first : TILE;
-      s->t->kernels->gemm(QUERIES, TILE, D, r->query + q0 * D, D, s->columns + first, s->padded, score, TILE, false);
-      for (int64_t q = 0; q < nq; q++) {
-        mask(s, r, q0 + q, first, count, score + q * TILE);
-        visit(arg, q0 + q, first, count, score + q * TILE);
-      }
-    }
+  for (int64_t q0 = 0; q0 < r->n; q0 += unit) {
+    int64_t q1 = q0 + unit < r->n ? q0 + unit : r->n;
+    score_unit(s, r, q0, q1, tiles + (int64_t)TILE * QUERIES * sh_thread(), visit, arg);
   }
 }
 
 void sh_scorer_pick(sh_scorer *s, const sh_round *r, const int64_t *own, float *score) {
-  int64_t D = s->t->model.width, room = (D + QUERIES) * PICK;
+  int64_t D = s->t->model.width, room = (D + QUERIES) * PANEL;
   float *memory = SH_ARENA_NEW(&s->step, float, room *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t q0 = 0; q0 < r->n; q0 += QUERIES) {
     int64_t nq = r->n - q0 < QUERIES ? r->n - q0 : QUERIES;
-    float *columns = memory + room * sh_thread(), *tile = columns + D * PICK;
-    memset(columns, 0, sizeof(float) * (size_t)(D * PICK));
-    for (int64_t q = 0; q < nq; q++)
-      for (int64_t k = 0; k < D && own[q0 + q] >= 0; k++)
-        columns[k * PICK + q] = s->columns[k * s->padded + own[q0 + q]];
-    s->t->kernels->gemm(QUERIES, PICK, D, r->query + q0 * D, D, columns, PICK, tile, PICK, false);
-    for (int64_t q = 0; q < nq; q++) score[q0 + q] = own[q0 + q] >= 0 ? tile[q * PICK + q] : 0;
+    float *panel = memory + room * sh_thread(), *tile = panel + D * PANEL;
+    memset(panel, 0, sizeof(float) * (size_t)(D * PANEL));
+    for (int64_t q = 0; q < nq; q++) {
+      if (own[q0 + q] < 0) continue;
+      const float *from = s->panel + own[q0 + q] / PANEL * PANEL * D + own[q0 + q] % PANEL;
+      for (int64_t k = 0; k < D; k++) panel[k * PANEL + q] = from[k * PANEL];
+    }
+    s->t->kernels->gemm(QUERIES, PANEL, D, r->query + q0 * D, D, panel, PANEL, tile, PANEL, false);
+    for (int64_t q = 0; q < nq; q++) score[q0 + q] = own[q0 + q] >= 0 ? tile[q * PANEL + q] : 0;
   }
 }

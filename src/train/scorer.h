@@ -1,20 +1,30 @@
 /* train/scorer.h: queries against all candidates with the table sharded. No rank holds a score matrix.
  *
- * A round: each rank encodes its own queries (last block for the last token only); queries, targets and filtered ids
- * travel to all ranks; each scores them against its own candidate rows in tiles.
+ * A round: each rank encodes its own queries, a few at a time on each thread (last block for the last token only);
+ * queries, targets and filtered ids travel to all ranks; each scores them against its own candidate rows in tiles.
  */
 #ifndef SH_TRAIN_SCORER_H
 #define SH_TRAIN_SCORER_H
 
+#include "dist/marks.h"
 #include "train/trainer.h"
+
+/* What a thread needs to encode queries by itself. */
+typedef struct sh_encoder {
+  sh_arena step, scratch;
+  sh_marks seen; /* of items */
+} sh_encoder;
 
 typedef struct sh_scorer {
   sh_trainer *t;
   sh_arena memory, step; /* candidates; one round */
   sh_fetch fetch;
-  int64_t n, padded; /* own candidates; padded to whole tiles */
-  float *columns;    /* [D x padded] normalised rows, transposed */
-  int64_t *id;       /* [n] keys, ascending */
+  int nencoders; /* threads */
+  sh_encoder *encoder;
+  int64_t n;      /* own candidates */
+  float *panel;   /* normalised rows, transposed, 64 candidates after 64: [panels][D x 64] */
+  int64_t *id;    /* [n] keys, ascending */
+  int32_t *place; /* [items] own candidate of a key, or -1 */
 } sh_scorer;
 
 /* One round's queries of all ranks, in rank order. */
@@ -23,7 +33,7 @@ typedef struct sh_round {
   float *query;            /* [n x D], normalised when loss.l2_norm; zeros follow to a whole block */
   int64_t *target;         /* [n] key, or -1 (recommend) */
   int64_t *filtered_start; /* [n+1] */
-  int64_t *filtered;       /* keys that are not ranked */
+  int64_t *filtered;       /* keys that are not ranked, ascending */
 } sh_round;
 
 /* Collective over the world. Rows are taken as they are now. */
@@ -35,7 +45,7 @@ void sh_scorer_destroy(sh_scorer *s);
 sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
                           bool with_target, sh_round *out);
 
-/* Every own candidate's score for one block of queries, tile by tile: calls visit(arg, q, first candidate, count,
+/* Every own candidate's score for each query, tile by tile: calls visit(arg, q, first candidate, count,
  * scores) with filtered candidates at -infinity. Tiles of a query come in ascending order, from one thread. */
 typedef void (*sh_score_visit)(void *arg, int64_t query, int64_t first, int64_t count, const float *score);
 void sh_scorer_tiles(sh_scorer *s, const sh_round *r, sh_score_visit visit, void *arg);

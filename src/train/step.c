@@ -16,7 +16,7 @@ static sh_status stage_begin(sh_trainer *t, sh_stage *s, int64_t epoch, int64_t 
   if (t->model.needs_time_runs && t->data.has_time)
     for (int m = 0; m < s->batch.nmicro; m++) sh_time_runs_build(&s->batch.micro[m], &s->memory);
   sh_references_build(t, s);
-  sh_table_fetch_begin(&t->item, &s->fetch, s->keys, s->nkeys, &s->memory);
+  sh_fetch_send(&t->item, &s->fetch);
   s->loaded = true;
   return SH_OK;
 }
@@ -61,6 +61,7 @@ static double micro_loss(sh_trainer *t, sh_stage *s, int m, const sh_ctx *c, con
                     .scale = scale};
   if (s->nshared == 0) return sh_loss_sampled(&a, c);
   float *target = SH_ARENA_NEW(&t->step, float, b->T);
+#pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < b->T; k++) target[k] = sh_references_correction(t, s->nshared, b->target[k]);
   a.negative = s->fetch.slot + s->first_shared, a.R = s->nshared;
   a.correction = s->correction, a.positive_correction = target;

@@ -70,6 +70,8 @@ static int64_t own_rows(sh_trainer *t, bool events, int32_t *out) {
 
 static sh_status make_candidates(sh_trainer *t) {
   const sh_dataset *d = &t->data;
+  t->candidate_position = SH_ARENA_NEW(&t->run, int64_t, d->ncandidates);
+  for (int64_t i = 0; i < d->ncandidates; i++) t->candidate_position[i] = sh_table_position(&t->item, d->candidates[i]);
   t->own_candidate = SH_ARENA_NEW(&t->run, int32_t, t->item.local_rows);
   t->nown_candidates = own_rows(t, false, t->own_candidate);
   t->own_scored = SH_ARENA_NEW(&t->run, int32_t, t->item.local_rows);

@@ -17,11 +17,10 @@ typedef struct sh_stage {
   sh_arena memory; /* batch */
   sh_global_batch batch;
   sh_fetch fetch;
-  int64_t *keys; /* [nkeys] inputs of all micro-batches, then what the loss reads (train/references.h) */
-  int64_t nkeys;
-  int64_t *first_input; /* [nmicro] into keys and fetch.slot */
+  /* fetch.slot: inputs of all micro-batches, then what the loss reads (train/references.h) */
+  int64_t *first_input; /* [nmicro] into fetch.slot */
   int64_t *first_loss;  /* [nmicro] */
-  int64_t nshared;      /* negatives shared by all tokens, keys first_shared .. */
+  int64_t nshared;      /* negatives shared by all tokens, first_shared .. */
   int64_t first_shared;
   float *correction; /* [nshared] log expected counts, or NULL */
   bool loaded;
@@ -45,6 +44,7 @@ typedef struct sh_trainer {
   sh_memory_shape largest; /* of all micro-batches so far */
   bool branched;           /* continued from a checkpoint named by the user: an earlier run in train.out is set aside */
   int64_t total_steps;     /* of the run, for schedules and the ETA */
+  int64_t *candidate_position; /* [candidates] in the table: what negatives are drawn from */
   int64_t nown_candidates, nown_scored;
   int32_t *own_candidate; /* own rows that are candidates, as local rows, ascending: what evaluation ranks */
   int32_t *own_scored;    /* and those with events: what the full softmax is over, so that every target is in it */

@@ -373,6 +373,45 @@ static void test_threads(void **state) {
   sh_grid_destroy(&g);
 }
 
+/* A fetch listed in pieces, last one first, from threads, by choices among positions, is the one of its keys. */
+static void check_pieces(int64_t rows, bool hashed) {
+  enum { PIECE = 300 };
+  sh_table_conf c = conf_of(rows, 8, 0, SH_ROW_SGD);
+  run r;
+  run_open(&r, &c, 9000, hashed);
+  run_begin(&r, 0, 1, 0, r.n);
+  int64_t n = r.nkeys[0], *position = SH_ARENA_NEW(&r.step, int64_t, rows);
+  for (int64_t key = 0; key < rows; key++) position[key] = sh_table_position(&r.table, key);
+  sh_table_fetch_end(&r.table, &r.fetch[0], &r.step);
+  sh_fetch_open(&r.table, &r.fetch[1], n, &r.batch[1]);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(3)
+  for (int64_t piece = (n - 1) / PIECE; piece >= 0; piece--) {
+    int64_t first = piece * PIECE, count = n - first < PIECE ? n - first : PIECE, own[PIECE];
+    uint32_t choice[PIECE];
+    for (int64_t k = 0; k < count; k++) {
+      choice[k] = (uint32_t)r.keys[0][first + k];
+      own[k] = position[choice[k]];
+    }
+    sh_fetch_ask(&r.fetch[1], first, count, piece % 2 ? own : position, piece % 2 ? NULL : choice);
+  }
+  sh_fetch_send(&r.table, &r.fetch[1]);
+  sh_table_fetch_end(&r.table, &r.fetch[1], &r.step);
+  const sh_fetch *a = &r.fetch[0], *b = &r.fetch[1];
+  bool same = a->nkeys == b->nkeys && a->nslots == b->nslots;
+  same = same && !memcmp(a->slot, b->slot, sizeof *a->slot * (size_t)n);
+  same = same && !memcmp(a->slot_key, b->slot_key, sizeof *a->slot_key * (size_t)a->nslots);
+  assert_all(same && !memcmp(a->rows, b->rows, sizeof *a->rows * (size_t)(a->nslots * a->ld)));
+  run_close(&r);
+}
+
+static void test_pieces(void **state) {
+  (void)state;
+  for (int hashed = 0; hashed < 2; hashed++) {
+    check_pieces(40000, hashed); /* some rows, */
+    check_pieces(50, hashed);    /* all rows */
+  }
+}
+
 static void test_no_allocation(void **state) {
   (void)state;
   for (int hashed = 0; hashed < 2; hashed++) {
@@ -402,6 +441,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_places),  cmocka_unit_test(test_dense_model), cmocka_unit_test(test_small_tables),
       cmocka_unit_test(test_adjoint), cmocka_unit_test(test_threads),     cmocka_unit_test(test_no_allocation),
+      cmocka_unit_test(test_pieces),
   };
   return mpi_run_tests(tests);
 }

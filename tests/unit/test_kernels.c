@@ -179,6 +179,36 @@ static const sh_drop masks[] = {
     {.seed = 42, .site = SH_SITE(SH_SITE_DROP_ATTN, 3), .when = 7, .threshold = 858993459u, .scale = 1.25f},
     {.seed = 0, .site = SH_SITE(SH_SITE_DROP_FFN, 1), .when = 4000000000u, .threshold = 2147483648u, .scale = 2}};
 
+/* Words and integers below a bound are those of core/rng.h, and nothing is written behind them. */
+static void check_random(const sh_kernels *k) {
+  static const sh_draw at[] = {{1, 2, 3, 4, 5}, {0xffffffffu, 0x30001u, 77, 199, ((int64_t)3 << 32) + 9}};
+  static const uint32_t bounds[] = {1, 2, 3883, 0xffffffffu};
+  enum { QUADS = 70 };
+  uint32_t got[4 * QUADS + 1], want[4 * QUADS];
+  for (int a = 0; a < 2; a++)
+    for (int n = 0; n <= QUADS; n += n < 20 ? 1 : 25)
+      for (int b = -1; b < 4; b++) {
+        uint32_t quad = (uint32_t)(7 * n), bound = b < 0 ? 0 : bounds[b];
+        for (int i = 0; i < 4 * n; i++) {
+          sh_philox r =
+              sh_random4(at[a].seed, at[a].site, at[a].when, at[a].sample, at[a].position, quad + (uint32_t)i / 4);
+          want[i] = b < 0 ? r.v[i % 4] : sh_below(r.v[i % 4], bound);
+        }
+        got[4 * n] = 99;
+        if (b < 0)
+          k->random_words(&at[a], quad, n, got);
+        else
+          k->random_below(&at[a], quad, n, bound, got);
+        assert_memory_equal(got, want, sizeof *got * (size_t)(4 * n));
+        assert_int_equal(got[4 * n], 99);
+      }
+}
+static void random_numbers(void **state) {
+  (void)state;
+  check_random(&sh_kernels_ref);
+  every_table(check_random);
+}
+
 static void check_dropout(const sh_kernels *k) {
   static const int64_t firsts[] = {0, 1, 2, 3, 7, 211, 65535}, samples[] = {0, 6040, ((int64_t)5 << 32) + 9};
   float *x = filled(LONGEST, 11, -1, 1), *y = malloc(sizeof(float) * LONGEST), *yr = malloc(sizeof(float) * LONGEST);
@@ -449,6 +479,7 @@ int main(void) {
       cmocka_unit_test(dropout),        cmocka_unit_test(dropout_is_a_function_of_the_element),
       cmocka_unit_test(adamw),          cmocka_unit_test(ref_adamw_is_the_rule),
       cmocka_unit_test(dot_axpy),       cmocka_unit_test(gathers),
-      cmocka_unit_test(unit_rows),      cmocka_unit_test(sampled_softmax)};
+      cmocka_unit_test(unit_rows),      cmocka_unit_test(sampled_softmax),
+      cmocka_unit_test(random_numbers)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

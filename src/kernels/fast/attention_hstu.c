@@ -10,10 +10,56 @@ LANES_INLINE void add_bias(const sh_rel_bias *b, int i, int k0, int n, float *ti
     lanes_store(s + j, lanes_load(s + j) + lanes_load_n(pos + j, lanes_next(n - j)) + lanes_load(times + j));
 }
 
+/* s[n] = rows of k times q. */
+static void row_dots(int n, int d, const float *q, const float *k, int ld, float *s) {
+  for (int j = 0; j < n; j++) {
+    lanes sum = {0};
+    LANES_ROW(d, c, m, sum += lanes_load_n(q + c, m) * lanes_load_n(k + (int64_t)j * ld + c, m));
+    s[j] = lanes_sum(sum);
+  }
+}
+
+/* out[d] += sum of s[j] times row j of v, four registers of columns at a time. */
+static void add_rows(int n, int d, const float *s, const float *v, int ld, float *out) {
+  enum { WIDE = 4 };
+  for (int c = 0; c < d; c += WIDE * LANES) {
+    int m[WIDE];
+    lanes sum[WIDE];
+    for (int w = 0; w < WIDE; w++) {
+      m[w] = d - c > w * LANES ? lanes_next(d - c - w * LANES) : 0;
+      sum[w] = lanes_load_n(out + c + w * LANES, m[w]);
+    }
+    for (int j = 0; j < n; j++)
+      for (int w = 0; w < WIDE; w++) sum[w] += s[j] * lanes_load_n(v + (int64_t)j * ld + c + w * LANES, m[w]);
+    for (int w = 0; w < WIDE; w++) lanes_store_n(out + c + w * LANES, m[w], sum[w]);
+  }
+}
+
+/* The last query alone, all that inference needs of the last block: a row of scores, so keys and values are read once,
+ * where they lie. */
+static void last_query(const sh_heads_io *h, const sh_rel_bias *b, float inv, float *work) {
+  int L = h->L;
+  float *s = work, *times = s + TILE_K;
+  memset(times, 0, sizeof(float) * TILE_K);
+  memset(h->out, 0, sizeof(float) * (size_t)h->dv);
+  for (int k0 = 0; k0 < L; k0 += TILE_K) {
+    int n = L - k0 < TILE_K ? L - k0 : TILE_K;
+    row_dots(n, h->dqk, h->q, h->k + (int64_t)k0 * h->ldkv, h->ldkv, s);
+    tile_clear(n, tile_pad(n), s);
+    add_bias(b, L - 1, k0, n, times, s);
+    for (int j = 0; j < n; j += LANES) silu_lanes(inv, s + j);
+    add_rows(n, h->dv, s, h->v + (int64_t)k0 * h->ldkv, h->ldkv, h->out);
+  }
+}
+
 void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
   int L = h->L, dqk = h->dqk, dv = h->dv;
   float *kt = work, *v = kt + (int64_t)dqk * TILE_LD, *s = v + (int64_t)TILE_K * dv, *times = s + TILE_Q * TILE_K;
   float *qbuf = times + TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk, inv = 1.f / divisor;
+  if (h->query_first == L - 1) {
+    last_query(h, b, inv, work);
+    return;
+  }
   memset(times, 0, sizeof(float) * TILE_K);
   for (int k0 = 0; k0 < L; k0 += TILE_K) {
     int nk = L - k0 < TILE_K ? L - k0 : TILE_K;

@@ -24,6 +24,7 @@ void SH_FN(rmsnorm_back)(int64_t, int64_t, const float *, int64_t, const float *
 void SH_FN(silu)(int64_t, const float *, float *);
 void SH_FN(silu_back)(int64_t, const float *, const float *, float *);
 void SH_FN(random_words)(const sh_draw *, uint32_t, int, uint32_t *);
+void SH_FN(random_below)(const sh_draw *, uint32_t, int, uint32_t, uint32_t *);
 void SH_FN(row_sums)(int64_t, const float *, double[2]);
 void SH_FN(dropout)(const sh_drop *, int64_t, int32_t, int64_t, int64_t, const float *, float *);
 void SH_FN(hstu_attention)(const sh_heads_io *, const sh_rel_bias *, float, float *);

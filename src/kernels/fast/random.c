@@ -45,30 +45,60 @@ static inline void put(lanes ab, lanes cd, uint32_t *out) {
 enum { LANES = 1 };
 #endif
 
-static void whole(const sh_draw *d, uint32_t quad, uint32_t *out) {
 #if defined(__AVX2__) /* AVX-512 implies it */
-  uint32_t high = (uint32_t)((uint64_t)d->sample >> 32) << 16, k0 = d->seed, k1 = d->site;
-  lanes c0 = SET1(d->when), c1 = SET1((uint32_t)d->sample), c2 = SET1(d->position);
-  lanes c3 = XOR(ADD(SET1(quad), iota()), SET1(high)), m0 = SET1(0xD2511F53u), m1 = SET1(0xCD9E8D57u);
-  for (int round = 0; round < 10; round++) {
-    lanes p0 = MUL(m0, c0), p1 = MUL(m1, c2);
-    c0 = XOR(XOR(HIGH(p1), c1), SET1(k0));
-    c2 = XOR(XOR(HIGH(p0), c3), SET1(k1));
-    c1 = p1, c3 = p0;
-    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+/* What all quads of a draw share: counter words and the keys of the rounds. */
+typedef struct cipher {
+  lanes c0, c1, c2, c3, k0[10], k1[10]; /* c3: without the quad */
+} cipher;
+
+static inline cipher cipher_of(const sh_draw *d) {
+  cipher c = {.c0 = SET1(d->when), .c1 = SET1((uint32_t)d->sample), .c2 = SET1(d->position)};
+  c.c3 = SET1((uint32_t)((uint64_t)d->sample >> 32) << 16);
+  c.k0[0] = SET1(d->seed), c.k1[0] = SET1(d->site);
+  for (int r = 1; r < 10; r++) {
+    c.k0[r] = ADD(c.k0[r - 1], SET1(0x9E3779B9u));
+    c.k1[r] = ADD(c.k1[r - 1], SET1(0xBB67AE85u));
   }
-  put(pair(c0, c1), pair(c2, c3), out);
-#else
-  sh_philox r = sh_random4(d->seed, d->site, d->when, d->sample, d->position, quad);
-  for (int k = 0; k < 4; k++) out[k] = r.v[k];
-#endif
+  return c;
 }
 
-void SH_FN(random_words)(const sh_draw *d, uint32_t quad, int n, uint32_t *word) {
+/* LANES quads; with a bound, integers below it (core/rng.h, sh_below). */
+static inline void whole(const cipher *c, uint32_t quad, uint32_t bound, uint32_t *out) {
+  lanes c0 = c->c0, c1 = c->c1, c2 = c->c2, c3 = XOR(ADD(SET1(quad), iota()), c->c3);
+  lanes m0 = SET1(0xD2511F53u), m1 = SET1(0xCD9E8D57u);
+  for (int r = 0; r < 10; r++) {
+    lanes p0 = MUL(m0, c0), p1 = MUL(m1, c2);
+    c0 = XOR(XOR(HIGH(p1), c1), c->k0[r]);
+    c2 = XOR(XOR(HIGH(p0), c3), c->k1[r]);
+    c1 = p1, c3 = p0;
+  }
+  if (bound > 0) {
+    lanes n = SET1(bound);
+    c0 = HIGH(MUL(c0, n)), c1 = HIGH(MUL(c1, n)), c2 = HIGH(MUL(c2, n)), c3 = HIGH(MUL(c3, n));
+  }
+  put(pair(c0, c1), pair(c2, c3), out);
+}
+#else
+typedef sh_draw cipher;
+static inline cipher cipher_of(const sh_draw *d) { return *d; }
+static inline void whole(const cipher *c, uint32_t quad, uint32_t bound, uint32_t *out) {
+  sh_philox r = sh_random4(c->seed, c->site, c->when, c->sample, c->position, quad);
+  for (int k = 0; k < 4; k++) out[k] = bound > 0 ? sh_below(r.v[k], bound) : r.v[k];
+}
+#endif
+
+static inline void draw(const sh_draw *d, uint32_t quad, int n, uint32_t bound, uint32_t *word) {
+  cipher c = cipher_of(d);
   int q = 0;
-  for (; q + LANES <= n; q += LANES) whole(d, quad + (uint32_t)q, word + 4 * q);
+  for (; q + LANES <= n; q += LANES) whole(&c, quad + (uint32_t)q, bound, word + 4 * q);
   if (q == n) return;
   uint32_t last[4 * LANES];
-  whole(d, quad + (uint32_t)q, last);
+  whole(&c, quad + (uint32_t)q, bound, last);
   for (int k = 0; k < 4 * (n - q); k++) word[4 * q + k] = last[k];
+}
+
+void SH_FN(random_words)(const sh_draw *d, uint32_t quad, int n, uint32_t *word) { draw(d, quad, n, 0, word); }
+
+void SH_FN(random_below)(const sh_draw *d, uint32_t quad, int n, uint32_t bound, uint32_t *word) {
+  if (bound > 0) draw(d, quad, n, bound, word);
 }

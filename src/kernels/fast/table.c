@@ -17,6 +17,7 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .silu = SH_FN(silu),
     .silu_back = SH_FN(silu_back),
     .random_words = SH_FN(random_words),
+    .random_below = SH_FN(random_below),
     .row_sums = SH_FN(row_sums),
     .dropout = SH_FN(dropout),
     .hstu_attention = SH_FN(hstu_attention),

@@ -80,6 +80,11 @@ static void random_words(const sh_draw *d, uint32_t quad, int n, uint32_t *word)
   }
 }
 
+static void random_below(const sh_draw *d, uint32_t quad, int n, uint32_t bound, uint32_t *word) {
+  random_words(d, quad, n, word);
+  for (int k = 0; k < 4 * n; k++) word[k] = sh_below(word[k], bound);
+}
+
 static void row_sums(int64_t n, const float *x, double sums[2]) {
   sums[0] = sums[1] = 0;
   for (int64_t k = 0; k < n; k++) sums[0] += (double)x[k], sums[1] += (double)x[k] * (double)x[k];
@@ -207,6 +212,7 @@ const sh_kernels sh_kernels_ref = {
     .silu = silu,
     .silu_back = silu_back,
     .random_words = random_words,
+    .random_below = random_below,
     .row_sums = row_sums,
     .dropout = dropout,
     .hstu_attention = sh_ref_hstu_attention,
