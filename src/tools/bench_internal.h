@@ -55,7 +55,7 @@ typedef struct sh_bench_state {
   sh_bench_row *row;
   double phase[SH_PHASES], parts_tokens; /* seconds in parts of each phase, over so many tokens; 0: not measured */
   double tokens_per_second, users_per_second, resident; /* bytes of the largest rank */
-  double step_tokens, step_flops;                       /* of the mean step */
+  double step_tokens, step_flops, step_sent;            /* of the mean step; sent: bytes of the rank that sends most */
 } sh_bench_state;
 
 /* tools/bench_report.c. The first two are collective over the world. */

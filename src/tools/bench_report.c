@@ -111,8 +111,10 @@ void sh_bench_json(const sh_bench_state *b, FILE *f) {
   if (b->peak_bf16 > 0) fprintf(f, ",\"peak_bf16_gflops\":%.6g", b->peak_bf16 * 1e-9);
   if (b->tokens_per_second > 0)
     fprintf(f,
-            ",\"step_tokens\":%.6g,\"flops_per_token\":%.6g,\"mfu\":%.4g,\"tokens_per_s\":%.6g,\"resident_bytes\":%.0f",
-            b->step_tokens, b->step_flops / b->step_tokens, sh_bench_mfu(b), b->tokens_per_second, b->resident);
+            ",\"step_tokens\":%.6g,\"flops_per_token\":%.6g,\"mfu\":%.4g,\"tokens_per_s\":%.6g,\"resident_bytes\":%.0f,"
+            "\"sent_bytes\":%.0f",
+            b->step_tokens, b->step_flops / b->step_tokens, sh_bench_mfu(b), b->tokens_per_second, b->resident,
+            b->step_sent);
   if (b->users_per_second > 0) fprintf(f, ",\"eval_users_per_s\":%.6g", b->users_per_second);
   fprintf(f, ",\"rows\":[");
   for (int i = 0; i < b->nrows; i++) {

@@ -32,21 +32,26 @@ static void report(sh_bench_state *b, double *pace) {
     fprintf(b->out, "  %.1f k tokens/s, %.0f k FLOP a token, MFU %.1f %%, resident memory of a rank %.0f MiB\n",
             b->tokens_per_second * 1e-3, b->step_flops / b->step_tokens * 1e-3, 100 * sh_bench_mfu(b),
             b->resident / 1048576);
+  if (b->out && b->t->grid->world.size > 1)
+    fprintf(b->out, "  a rank sends at most %.2f MiB a step\n", b->step_sent / 1048576);
 }
 
 sh_status sh_bench_step(sh_bench_state *b) {
   sh_trainer *t = b->t;
   sh_step_report r;
   enum { WARM_UP = 3 };
+  int64_t sent = 0;
   double *pace = sh_malloc(sizeof *pace * (size_t)b->steps), flops = 0, tokens = 0;
   sh_resident_reset();
   sh_status status = SH_OK;
   for (int64_t i = -WARM_UP; i < b->steps && status == SH_OK; i++) {
     sh_barrier(&t->grid->world);
+    int64_t before = sh_comm_bytes();
     double start = sh_now();
     status = sh_train_step(t, false, &r);
     if (i < 0 || status != SH_OK) continue;
     double s = sh_now() - start;
+    sent += sh_comm_bytes() - before;
     sh_max_f64(&t->grid->world, &s, 1);
     pace[i] = s / (double)r.tokens;
     flops += r.flops, tokens += (double)r.tokens;
@@ -55,6 +60,8 @@ sh_status sh_bench_step(sh_bench_state *b) {
   b->resident = sh_resident_peak();
   sh_max_f64(&t->grid->world, &b->resident, 1);
   b->step_tokens = tokens / (double)b->steps, b->step_flops = flops / (double)b->steps;
+  b->step_sent = (double)sent / (double)b->steps;
+  sh_max_f64(&t->grid->world, &b->step_sent, 1);
   if (status == SH_OK) report(b, pace);
   free(pace);
   return status;

@@ -61,6 +61,7 @@ double sh_step_loss(sh_trainer *t, const sh_stage *s, int m, const sh_ctx *c, co
                     .scale = scale};
   if (s->nshared == 0) return sh_loss_sampled(&a, c);
   float *target = SH_ARENA_NEW(&t->step, float, b->T);
+#pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < b->T; k++) target[k] = sh_references_correction(t, s->nshared, b->target[k]);
   a.negative = s->fetch.slot + s->first_shared, a.R = s->nshared;
   a.correction = s->correction, a.positive_correction = target;
