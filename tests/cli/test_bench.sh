@@ -88,6 +88,19 @@ expect_shapes "found 'model.width=8', expected a name" "model.width=8"
 expect 2 "a second shape is called 'a'" sh -c "printf 'a\na\n' >'$dir/two.txt'; '$shoal' bench --shapes '$dir/two.txt'"
 expect 2 "bench.length = 300 is beyond model.max_len = 200" "$shoal" bench bench.length=300
 
+# Counted operations: without layers only the loss is left, 3 x 2 (1 + R) D a token; full softmax 8 V D, on any ranks.
+counts() { # flops-a-token ranks settings...
+  want=$1 n=$2
+  shift 2
+  # shellcheck disable=SC2086
+  expect 0 "MFU" sh "$here/../mpirun.sh" "$n" "$shoal" bench $tiny --only step --json "$dir/count.json" model.layers=0 "$@"
+  grep -q "\"flops_per_token\":$want,\"mfu\":[0-9.e-]*," "$dir/count.json" || complain "$n ranks, $*: not $want operations a token"
+}
+counts 240 1 loss.negatives=4
+counts 240 2 loss.negatives=4
+counts 19200 1 loss.name=full bench.items=300 bench.length=12
+counts 19200 2 loss.name=full bench.items=300 bench.length=12
+
 # A data set that exists is used, unless told otherwise.
 expect 0 "written to" "$shoal" synth "$dir/toy.h5" --preset toy
 # shellcheck disable=SC2086
