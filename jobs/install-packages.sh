@@ -5,7 +5,7 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libblis-openmp-dev
-  libxsmm-dev libscalapack-openmpi-dev libyaml-dev libxxhash-dev zlib1g-dev libcmocka-dev"
+  libxsmm-dev libscalapack-openmpi-dev libyaml-dev libxxhash-dev libcjson-dev zlib1g-dev libcmocka-dev"
 test="clang-format-14 hdf5-tools"
 
 case "${1:-build}" in
@@ -45,14 +45,14 @@ check_others() {
   for tool in cc cmake ninja pkg-config mpicc mpirun; do
     command -v $tool >/dev/null || missing="$missing $tool"
   done
-  for library in hdf5-mpi yaml-0.1 libxxhash libxsmm zlib cmocka; do
+  for library in hdf5-mpi yaml-0.1 libxxhash libcjson libxsmm zlib cmocka; do
     pkg-config --exists $library 2>/dev/null || missing="$missing $library"
   done
   [ -z "$missing" ] && return 0
   {
     echo "packages: this is no Debian; not found:$missing"
     echo "packages: load the modules (names differ by site), for example:"
-    echo "  module load gcc cmake ninja openmpi hdf5 (parallel) blis scalapack libxsmm libyaml xxhash zlib cmocka"
+    echo "  module load gcc cmake ninja openmpi hdf5 (parallel) blis scalapack libxsmm libyaml xxhash cjson zlib cmocka"
     echo "packages: and set PKG_CONFIG_PATH so that \`pkg-config --exists hdf5-mpi\` succeeds"
   } >&2
   return 1

@@ -35,7 +35,6 @@ void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x
 void sh_max_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_MAX); }
 void sh_max_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX); }
 void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_MAX); }
-void sh_min_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MIN); }
 
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;

@@ -19,7 +19,6 @@ void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n); /* in place */
 void sh_max_f32(const sh_axis *axis, float *x, int64_t n);
 void sh_max_f64(const sh_axis *axis, double *x, int64_t n);
 void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n);
-void sh_min_f64(const sh_axis *axis, double *x, int64_t n);
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root);
 void sh_barrier(const sh_axis *axis);
 

@@ -21,7 +21,6 @@ sh_log_level sh_log_current(void) {
     const char *name = getenv("SHOAL_LOG");
     state.level = SH_LOG_NORMAL;
     if (name && !strcmp(name, "quiet")) state.level = SH_LOG_QUIET;
-    if (name && !strcmp(name, "debug")) state.level = SH_LOG_DEBUG;
   }
   return (sh_log_level)state.level;
 }
@@ -44,14 +43,6 @@ void sh_info(const char *fmt, ...) {
   va_list args;
   va_start(args, fmt);
   say(stdout, NULL, fmt, args);
-  va_end(args);
-}
-
-void sh_debug(const char *fmt, ...) {
-  if (sh_log_current() != SH_LOG_DEBUG) return;
-  va_list args;
-  va_start(args, fmt);
-  say(stderr, "", fmt, args);
   va_end(args);
 }
 

@@ -7,18 +7,15 @@
 #ifndef SH_CORE_LOG_H
 #define SH_CORE_LOG_H
 
-typedef enum sh_log_level { SH_LOG_QUIET, SH_LOG_NORMAL, SH_LOG_DEBUG } sh_log_level;
+typedef enum sh_log_level { SH_LOG_QUIET, SH_LOG_NORMAL } sh_log_level;
 
-/* Before it is called a process speaks as rank 0 of 1. The level is that of the environment (SHOAL_LOG = quiet | normal
- * | debug; normal without it). */
+/* Before it is called a process speaks as rank 0 of 1. The level is that of the environment (SHOAL_LOG = quiet |
+ * normal; normal without it). */
 void sh_log_setup(int rank, int size);
 sh_log_level sh_log_current(void);
 
 /* A line (without line end) on standard output, from rank 0, unless quiet. */
 void sh_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-/* The same, only with SHOAL_LOG=debug, from every rank, on standard error. */
-void sh_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* "shoal: warning: ..." on standard error from the rank that calls ("rank 3" when there are several). */
 void sh_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

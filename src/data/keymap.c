@@ -103,10 +103,6 @@ int64_t sh_keymap_add(sh_keymap *m, const char *key, size_t length) {
   return m->n - 1;
 }
 
-int64_t sh_keymap_find(const sh_keymap *m, const char *key, size_t length) {
-  return (int64_t)find_slot(m, key, length, short_hash(key, length))->id_plus_1 - 1;
-}
-
 uint64_t sh_keymap_hash(const sh_keymap *m, int64_t id) {
   return sh_hash(m->bytes + m->offsets[id], (size_t)(m->offsets[id + 1] - m->offsets[id]));
 }

@@ -26,7 +26,6 @@ void sh_keymap_free(sh_keymap *m);
 
 /* The key's id, a new one if it was not seen; -1 when it is no key: sh_key_fault says why. */
 int64_t sh_keymap_add(sh_keymap *m, const char *key, size_t length);
-int64_t sh_keymap_find(const sh_keymap *m, const char *key, size_t length); /* -1 when absent */
 
 /* "is empty", "is not UTF-8" ... or NULL when it is a good key. */
 const char *sh_key_fault(const char *key, size_t length);

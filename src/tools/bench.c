@@ -15,11 +15,11 @@ static const char *const sections[] = {"machine", "kernels", "layers", "step", "
 enum { MACHINE, KERNELS, LAYERS, STEP, EVAL, SECTIONS };
 
 typedef struct plan {
-  sh_config conf;
+  sh_bench_shape shape[SH_BENCH_SHAPES];
+  int nshapes;
   bool wanted[SECTIONS];
   int64_t threads[MOST_THREAD_COUNTS];
-  int nthreads;
-  char own_data[SH_TEXT]; /* a file of this rank's to be removed, or "" */
+  int nthreads; /* 0: each shape's own train.threads */
 } plan;
 
 static sh_status read_threads(const char *text, plan *p) {
@@ -32,7 +32,6 @@ static sh_status read_threads(const char *text, plan *p) {
     p->threads[p->nthreads++] = n;
     text = *end ? end + 1 : end;
   }
-  if (p->nthreads == 0) p->threads[p->nthreads++] = p->conf.train.threads;
   return SH_OK;
 }
 
@@ -53,32 +52,32 @@ static sh_status read_sections(const char *text, plan *p) {
 }
 
 static sh_status read_options(const sh_bench_options *o, plan *p) {
-  sh_config *c = &p->conf;
-  sh_config_defaults(c);
-  if (o->config) SH_TRY(sh_config_read(c, o->config));
-  for (int i = 0; i < o->nset; i++) SH_TRY(sh_config_set(c, o->set[i]));
-  SH_TRY(sh_config_check(c));
-  if (c->parallel.tensor > 1)
-    return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data only; use 1",
-                   (long long)c->parallel.tensor);
+  SH_TRY(sh_bench_shapes(o, p->shape, &p->nshapes));
   SH_TRY(read_threads(o->threads, p));
-  SH_TRY(read_sections(o->only, p));
-  if (o->synthetic || access(c->data.path, F_OK)) strcpy(c->data.path, "");
+  SH_TRY(read_sections(o->only ? o->only : o->shapes ? "step" : NULL, p));
+  for (int i = 0; i < p->nshapes; i++) {
+    sh_config *c = &p->shape[i].conf;
+    const sh_bench_sequences *q = &p->shape[i].sequences;
+    if (c->parallel.tensor > 1)
+      return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data only; use 1",
+                     (long long)c->parallel.tensor);
+    if (q->length > c->model.max_len)
+      return sh_fail(SH_ERR_USAGE, "bench.length = %lld is beyond model.max_len = %lld", (long long)q->length,
+                     (long long)c->model.max_len);
+    if (o->synthetic || q->users || q->items || q->length || access(c->data.path, F_OK)) strcpy(c->data.path, "");
+  }
   return SH_OK;
 }
 
 /* Every rank writes its own file, alike everywhere: nodes need not share a folder for temporary files. */
-static sh_status make_data(plan *p) {
+static sh_status make_data(const sh_bench_shape *s, char path[SH_TEXT]) {
   const char *folder = getenv("TMPDIR");
-  int n = snprintf(p->own_data, sizeof p->own_data, "%s/shoal-bench-%ld.h5", folder && *folder ? folder : "/tmp",
-                   (long)getpid());
-  if (n < 0 || (size_t)n >= sizeof p->own_data) {
-    *p->own_data = 0;
+  int n = snprintf(path, SH_TEXT, "%s/shoal-bench-%ld.h5", folder && *folder ? folder : "/tmp", (long)getpid());
+  if (n < 0 || n >= SH_TEXT) {
+    *path = 0;
     return sh_fail(SH_ERR_USAGE, "TMPDIR is longer than %d characters", SH_TEXT - 40);
   }
-  SH_TRY(sh_bench_data(p->own_data));
-  strcpy(p->conf.data.path, p->own_data);
-  return SH_OK;
+  return sh_bench_data(path, &s->sequences, s->conf.batch.users, s->conf.model.max_len);
 }
 
 /* Other people's work makes every figure a lower bound. */
@@ -88,14 +87,17 @@ static void warn_if_busy(FILE *out) {
     fprintf(out, "note    the machine was busy in the last minute (load %.1f): figures may be too low\n", load);
 }
 
-static void announce(const sh_bench_state *b, const plan *p, const char *wanted_path) {
+static void announce(const sh_bench_state *b, const sh_bench_sequences *own, const char *wanted_path) {
   const sh_trainer *t = b->t;
   const sh_conf_model *m = &t->conf.model;
   if (!b->out) return;
+  if (*b->shape) fprintf(b->out, "shape   %s\n", b->shape);
   fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels\n", sh_version(), sh_commit(),
           t->grid->world.size, t->grid->world.size == 1 ? "" : "s", sh_threads(), sh_threads() == 1 ? "" : "s",
           t->kernels->name);
-  if (*p->own_data)
+  if (own && own->length)
+    fprintf(b->out, "data    synthetic, every history %lld inputs long\n", (long long)own->length);
+  else if (own)
     fprintf(b->out, "data    synthetic, MovieLens-1M's lengths and times%s%s%s\n", *wanted_path ? " (" : "",
             wanted_path, *wanted_path ? " not used)" : "");
   else
@@ -108,7 +110,10 @@ static void announce(const sh_bench_state *b, const plan *p, const char *wanted_
 }
 
 static sh_status measure(sh_bench_state *b, const plan *p) {
-  if (p->wanted[MACHINE]) sh_bench_machine(b);
+  if (p->wanted[MACHINE])
+    sh_bench_machine(b);
+  else
+    sh_bench_yardsticks(b);
   if (p->wanted[KERNELS]) SH_TRY(sh_bench_kernels(b));
   if (p->wanted[LAYERS]) SH_TRY(sh_bench_parts(b));
   if (p->wanted[STEP]) SH_TRY(sh_bench_step(b));
@@ -116,34 +121,58 @@ static sh_status measure(sh_bench_state *b, const plan *p) {
   return SH_OK;
 }
 
-static sh_status one_pass(const plan *p, int64_t threads, const sh_bench_options *o, sh_grid *grid, FILE *out,
-                          FILE *json) {
+/* Where the figures go: `summary` gathers its lines while the tables are printed. */
+typedef struct output {
+  FILE *out, *json, *summary;
+  const char *wanted_path; /* said where synthetic data stand in for a recipe's */
+} output;
+
+/* One shape with one number of threads (0: its own). */
+static sh_status one_pass(const plan *p, const sh_bench_shape *s, bool own_data, int64_t threads, sh_grid *grid,
+                          const output *to) {
   sh_trainer t;
-  sh_bench_state b = {.out = out, .t = &t, .steps = o->steps > 0 ? o->steps : 24};
-  sh_config c = p->conf;
-  c.train.threads = sh_threads_setup(threads);
+  sh_bench_state b = {.out = to->out, .shape = s->name, .t = &t, .steps = s->steps};
+  sh_config c = s->conf;
+  c.train.threads = sh_threads_setup(threads > 0 ? threads : c.train.threads);
   sh_status status = sh_trainer_create(&t, &c, grid);
   if (status == SH_OK && t.samples.n == 0)
     status = sh_fail(SH_ERR_DATA, "%s: no user has enough events to train on", c.data.path);
   if (status == SH_OK) {
-    announce(&b, p, o->config ? "data.path" : "");
+    announce(&b, own_data ? &s->sequences : NULL, to->wanted_path);
     status = measure(&b, p);
   }
-  if (status == SH_OK && json) sh_bench_json(&b, json);
+  if (status == SH_OK && to->json) sh_bench_json(&b, to->json);
+  if (status == SH_OK && to->summary) sh_bench_summary(&b, to->summary);
   free(b.row);
   sh_trainer_destroy(&t);
   return status;
 }
 
-static sh_status run(plan *p, const sh_bench_options *o, sh_grid *grid, FILE *out, FILE *json) {
-  sh_status status = *p->conf.data.path ? SH_OK : make_data(p);
-  status = sh_agree(&grid->world, status);
-  if (out) warn_if_busy(out);
-  for (int i = 0; i < p->nthreads && status == SH_OK; i++) {
-    if (i > 0 && out) fprintf(out, "\n");
-    status = one_pass(p, p->threads[i], o, grid, out, json);
+static sh_status one_shape(plan *p, sh_bench_shape *s, sh_grid *grid, const output *to) {
+  char own_data[SH_TEXT] = ""; /* this rank's file */
+  sh_status status = SH_OK;
+  if (!*s->conf.data.path) {
+    status = sh_agree(&grid->world, make_data(s, own_data));
+    strcpy(s->conf.data.path, own_data);
   }
-  if (*p->own_data) unlink(p->own_data);
+  for (int i = 0; i < (p->nthreads ? p->nthreads : 1) && status == SH_OK; i++) {
+    if (to->out && (i > 0 || s != p->shape)) fprintf(to->out, "\n");
+    status = one_pass(p, s, *own_data, p->threads[i], grid, to);
+  }
+  if (*own_data) unlink(own_data);
+  return status;
+}
+
+static sh_status run(plan *p, sh_grid *grid, output *to) {
+  sh_status status = SH_OK;
+  char *lines = NULL;
+  size_t size = 0;
+  if (to->out) warn_if_busy(to->out);
+  if (to->out && *p->shape[0].name) to->summary = open_memstream(&lines, &size);
+  if (to->summary) sh_bench_summary(NULL, to->summary);
+  for (int i = 0; i < p->nshapes && status == SH_OK; i++) status = one_shape(p, &p->shape[i], grid, to);
+  if (to->summary && !fclose(to->summary) && status == SH_OK) fputs(lines, to->out);
+  free(lines);
   return status;
 }
 
@@ -151,19 +180,21 @@ sh_status sh_bench(struct sh_world *world, const sh_bench_options *o, FILE *out)
   sh_grid grid;
   SH_TRY(sh_grid_create(&grid, sh_world_comm(world), 1));
   sh_log_setup(grid.world.index, grid.world.size);
-  plan p = {0};
-  FILE *json = NULL;
+  plan *p = sh_calloc(1, sizeof *p);
   bool first = grid.world.index == 0;
-  sh_status status = first ? read_options(o, &p) : SH_OK;
-  if (first && status == SH_OK && o->json && !(json = fopen(o->json, "w")))
+  output to = {.out = first ? out : NULL, .wanted_path = o->config ? "data.path" : ""};
+  sh_status status = first ? read_options(o, p) : SH_OK;
+  if (first && status == SH_OK && o->json && !(to.json = fopen(o->json, "w")))
     status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);
   status = sh_agree(&grid.world, status);
   if (status == SH_OK) {
-    sh_bcast(&grid.world, &p, sizeof p, 0);
-    status = run(&p, o, &grid, first ? out : NULL, json);
+    sh_bcast(&grid.world, p, sizeof *p, 0);
+    status = run(p, &grid, &to);
   }
-  if (json && fclose(json) && status == SH_OK) status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);
+  if (to.json && fclose(to.json) && status == SH_OK)
+    status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);
   status = sh_agree(&grid.world, status);
+  free(p);
   sh_grid_destroy(&grid);
   return status;
 }

@@ -8,7 +8,7 @@
 #include "data/dataset.h"
 #include "tools/bench_internal.h"
 
-enum { USERS = 6040, ITEMS = 3883, MOST_EVENTS = 202, POINTS = 9 };
+enum { USERS = 6040, ITEMS = 3883, POINTS = 9 };
 
 /* Piecewise linear in the logarithm. */
 typedef struct quantiles {
@@ -31,28 +31,33 @@ static double uniform(int64_t user, int64_t event, int lane) {
   return ((double)r.v[lane] + 0.5) * 0x1p-32;
 }
 
-sh_status sh_bench_data(const char *path) {
-  int64_t *offsets = sh_malloc(sizeof *offsets * (USERS + 1)), n = 0;
+/* Beyond the window nobody looks: it ends two events before the last, which are kept for tests and targets. */
+static int64_t events_of(int64_t user, int64_t length, int64_t max_len) {
+  int64_t events = length > 0 ? length + 2 : (int64_t)draw(&events_of_user, uniform(user, 0, 0));
+  return events < max_len + 2 ? events : max_len + 2;
+}
+
+sh_status sh_bench_data(const char *path, const sh_bench_sequences *want, int64_t batch_users, int64_t max_len) {
+  int64_t items = want->items ? want->items : ITEMS, n = 0;
+  int64_t users = want->users ? want->users : want->length ? 4 * batch_users : USERS;
+  int64_t *offsets = sh_malloc(sizeof *offsets * (size_t)(users + 1));
   offsets[0] = 0;
-  for (int64_t u = 0; u < USERS; u++) {
-    int64_t events = (int64_t)draw(&events_of_user, uniform(u, 0, 0)); /* beyond the window nobody looks */
-    offsets[u + 1] = n += events < MOST_EVENTS ? events : MOST_EVENTS;
-  }
+  for (int64_t u = 0; u < users; u++) offsets[u + 1] = n += events_of(u, want->length, max_len);
   int32_t *item = sh_malloc(sizeof *item * (size_t)n);
   int64_t *time = sh_malloc(sizeof *time * (size_t)n);
-  for (int64_t u = 0; u < USERS; u++) {
+  for (int64_t u = 0; u < users; u++) {
     int64_t now = 956703932;
     for (int64_t e = offsets[u]; e < offsets[u + 1]; e++) {
       now += (int64_t)draw(&seconds_between, uniform(u, e - offsets[u], 1));
       time[e] = now;
-      item[e] = (int32_t)(ITEMS * pow(uniform(u, e - offsets[u], 2), 2.2)); /* some are popular */
+      item[e] = (int32_t)((double)items * pow(uniform(u, e - offsets[u], 2), 2.2)); /* some are popular */
     }
   }
   sh_dataset_content c = {.name = "bench",
                           .provenance = "shoal bench",
-                          .users = USERS,
+                          .users = users,
                           .events = n,
-                          .items = ITEMS,
+                          .items = items,
                           .offsets = offsets,
                           .item = item,
                           .time = time};

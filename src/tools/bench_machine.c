@@ -1,12 +1,12 @@
 /* What the machine can do: matrix products through both libraries, streaming memory, random rows. Every rank measures
  * at the same time, with the threads it trains with. */
-#include <libxsmm.h>
 #include <omp.h>
 #include <stdlib.h>
 
 #include "core/rng.h"
 #include "core/threads.h"
 #include "core/timer.h"
+#include "kernels/peak.h"
 #include "tools/bench_internal.h"
 
 /* BLIS: the Fortran interface, and its own thread count, which OMP_NUM_THREADS need not have told it. */
@@ -18,6 +18,7 @@ extern int64_t bli_thread_get_num_threads(void);
 
 enum { BIG = 2048, SMALL = 64, SMALL_TIMES = 2000, WIDTH = 64, GATHER_ROWS = 1 << 20, BLOCK = 128 };
 static const int64_t STREAM = 1 << 24; /* floats of an array: beyond any cache */
+#define TRIAD_BYTES (3.0 * sizeof(float) * (double)STREAM)
 
 /* The best of a few: a peak is not a median. */
 static double best_time(void (*call)(void *), void *arg) {
@@ -45,20 +46,6 @@ static void big_gemm(void *arg) {
   sgemm_("N", "N", &n, &n, &n, &one, a, &n, b, &n, &zero, c, &n);
 }
 
-static void small_gemm(void *arg) {
-  float *all = arg;
-  const libxsmm_blasint n = SMALL;
-  const float one = 1, zero = 0;
-  const int flags = LIBXSMM_GEMM_FLAG_NONE;
-  libxsmm_smmfunction f = libxsmm_smmdispatch(n, n, n, &n, &n, &n, &one, &zero, &flags, NULL);
-  if (!f) return;
-#pragma omp parallel
-  {
-    float *a = all + (int64_t)3 * SMALL * SMALL * omp_get_thread_num(), *b = a + SMALL * SMALL, *c = b + SMALL * SMALL;
-    for (int i = 0; i < SMALL_TIMES; i++) f(a, b, c);
-  }
-}
-
 static void triad(void *arg) {
   float *a = arg, *b = a + STREAM, *c = b + STREAM;
 #pragma omp parallel for simd schedule(static)
@@ -79,35 +66,25 @@ static void gather(void *arg) {
                      g->out + (int64_t)WIDTH * omp_get_thread_num());
 }
 
-static double measure_gemm(sh_bench_state *b) {
+static double big_gemm_seconds(void) {
   size_t bytes = sizeof(float) * 3 * BIG * BIG;
-  size_t small = sizeof(float) * 3 * SMALL * SMALL * (size_t)sh_threads();
-  float *x = sh_pages_alloc(bytes > small ? bytes : small);
+  float *x = sh_pages_alloc(bytes);
   int64_t before = bli_thread_get_num_threads();
-  double flops[2] = {2.0 * BIG * BIG * BIG, 2.0 * SMALL * SMALL * SMALL * SMALL_TIMES * sh_threads()};
   fill(x, 3 * BIG * BIG);
   bli_thread_set_num_threads(sh_threads());
   double t = best_time(big_gemm, x);
   bli_thread_set_num_threads(before);
-  t = sh_bench_add(b, "machine", "matrix product 2048^3, BLIS", t, 0, flops[0], 0);
-  double sums[2] = {flops[0], flops[1]};
-  sh_sum_f64(&b->t->grid->world, sums, 2);
-  double big = sums[0] / t;
-  fill(x, 3 * SMALL * SMALL * sh_threads());
-  t = sh_bench_add(b, "machine", "matrix product 64^3, libxsmm", best_time(small_gemm, x), 0, flops[1], 0);
-  sh_pages_free(x, bytes > small ? bytes : small);
-  return big > sums[1] / t ? big : sums[1] / t;
+  sh_pages_free(x, bytes);
+  return t;
 }
 
-static double measure_triad(sh_bench_state *b) {
+static double triad_seconds(void) {
   size_t bytes = sizeof(float) * 3 * (size_t)STREAM;
   float *x = sh_pages_alloc(bytes);
   fill(x, 3 * STREAM);
-  double moved = (double)bytes,
-         t = sh_bench_add(b, "machine", "triad a = b + s c, 3 x 64 MiB", best_time(triad, x), 0, 0, moved);
+  double t = best_time(triad, x);
   sh_pages_free(x, bytes);
-  sh_sum_f64(&b->t->grid->world, &moved, 1);
-  return moved / t;
+  return t;
 }
 
 static void measure_gather(sh_bench_state *b) {
@@ -126,13 +103,40 @@ static void measure_gather(sh_bench_state *b) {
   sh_pages_free(rows, bytes);
 }
 
+/* Of all ranks, each with what it has. */
+typedef struct yardsticks {
+  double fp32, bf16, triad; /* of this rank: FLOP/s, FLOP/s, seconds */
+} yardsticks;
+
+static yardsticks measure_yardsticks(sh_bench_state *b) {
+  yardsticks y = {.fp32 = sh_peak_fp32(), .bf16 = sh_peak_bf16(), .triad = triad_seconds()};
+  const sh_axis *world = &b->t->grid->world;
+  double sums[2] = {y.fp32, y.bf16}, slowest = y.triad;
+  sh_sum_f64(world, sums, 2);
+  sh_max_f64(world, &slowest, 1);
+  b->peak = sums[0], b->peak_bf16 = sums[1];
+  b->triad = world->size * TRIAD_BYTES / slowest;
+  return y;
+}
+
+void sh_bench_yardsticks(sh_bench_state *b) { measure_yardsticks(b); }
+
 void sh_bench_machine(sh_bench_state *b) {
+  double big = 2.0 * BIG * BIG * BIG, small = 2.0 * SMALL * SMALL * SMALL * SMALL_TIMES;
+  sh_barrier(&b->t->grid->world);
+  double product = big_gemm_seconds();
+  yardsticks y = measure_yardsticks(b);
+  double slowest = product;
+  sh_max_f64(&b->t->grid->world, &slowest, 1);
+  double through_blis = big * b->t->grid->world.size / slowest;
+  if (through_blis > b->peak) b->peak = through_blis;
   sh_bench_title(b, "machine (best of several)");
-  b->peak = b->triad = 0;
-  double peak = measure_gemm(b), stream = measure_triad(b);
-  b->peak = peak, b->triad = stream;
+  sh_bench_add(b, "machine", "matrix product 2048^3, BLIS", product, 0, big, 0);
+  sh_bench_add(b, "machine", "2000 matrix products 64^3, libxsmm", small / y.fp32, 0, small, 0);
+  if (y.bf16 > 0) sh_bench_add(b, "machine", "the same of bf16 operands", small / y.bf16, 0, small, 0);
+  sh_bench_add(b, "machine", "triad a = b + s c, 3 x 64 MiB", y.triad, 0, 0, TRIAD_BYTES);
   measure_gather(b);
-  if (b->out)
-    fprintf(b->out, "  peak: %.1f GFLOP/s, the better of the two products; triad: %.1f GB/s\n", peak * 1e-9,
-            stream * 1e-9);
+  if (!b->out) return;
+  fprintf(b->out, "  peak: %.1f GFLOP/s, the better of the two products in fp32; triad: %.1f GB/s\n", b->peak * 1e-9,
+          b->triad * 1e-9);
 }

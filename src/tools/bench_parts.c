@@ -4,12 +4,10 @@
 #include <string.h>
 
 #include "core/timer.h"
-#include "data/time_runs.h"
-#include "dist/loss_full.h"
-#include "nn/loss.h"
 #include "optim/dense.h"
 #include "tools/bench_internal.h"
 #include "train/references.h"
+#include "train/step.h"
 
 typedef struct part {
   char name[64];
@@ -26,6 +24,7 @@ typedef struct parts {
   int n, at; /* parts known; place in this repetition */
   int64_t repeats, repeat, batch;
   double began;
+  bool backward; /* under way */
 } parts;
 
 static void begin(parts *p) {
@@ -46,36 +45,14 @@ static void end(parts *p, sh_phase phase, const char *name, double flops, double
   if (p->repeat >= 0) x->sample[p->repeat] = seconds;
 }
 
-sh_status sh_bench_stage(sh_trainer *t, sh_stage *s, int64_t step) {
+void sh_bench_stage_init(sh_trainer *t, sh_stage *s) {
   *s = (sh_stage){0};
   sh_arena_init(&s->memory, "bench batch");
   sh_fetch_init(&s->fetch, &t->item);
-  sh_status status = sh_loader_read(&t->loader, 0, step % sh_loader_steps(&t->loader, 0), step, &s->memory, &s->batch);
-  SH_TRY(sh_agree(&t->grid->world, status));
-  if (t->model.needs_time_runs && t->data.has_time)
-    for (int m = 0; m < s->batch.nmicro; m++) sh_time_runs_build(&s->batch.micro[m], &s->memory);
-  return SH_OK;
 }
 void sh_bench_stage_free(sh_stage *s) {
   sh_fetch_free(&s->fetch);
   sh_arena_free(&s->memory);
-}
-
-static double loss_flops(sh_trainer *t, const sh_stage *s, int64_t T) {
-  double D = t->model.width, n = (double)T;
-  if (!strcmp(t->conf.loss.name, "full")) return 8 * n * (double)t->data.ncandidates * D;
-  double candidates = 1 + (double)(s->nshared ? s->nshared : t->conf.loss.negatives);
-  return 3 * 2 * n * candidates * D;
-}
-
-double sh_bench_step_flops(sh_trainer *t, const sh_stage *s) {
-  double sum = 0;
-  for (int m = 0; m < s->batch.nmicro; m++) {
-    double linear, attention;
-    sh_model_flops(&t->model, &s->batch.micro[m], &linear, &attention);
-    sum += 3 * linear + 3.5 * attention + loss_flops(t, s, s->batch.micro[m].T);
-  }
-  return sum;
 }
 
 static void load(parts *p) {
@@ -103,141 +80,87 @@ static double call_bytes(const sh_trainer *t, const sh_call *k, const sh_batch *
   return sizeof(float) * (floats + (back ? 2 : 1) * ((double)b->T * slots + params));
 }
 
-static void call_flops(const sh_call *k, const sh_batch *b, double *forward, double *backward) {
+/* A layer with a clock around it: while the parts are measured it stands in a call of the model, so that what is timed
+ * is the walk that training takes (dist/build.c), whatever it calls and how often. */
+typedef struct timed_layer {
+  parts *p;
+  const sh_call *call; /* holds the timed layer */
+  sh_layer_ops ops;    /* of the timed layer: all but the clock is `inner`'s */
+  sh_layer inner;
+} timed_layer;
+
+static void timed(const sh_layer *l, const sh_ctx *c, const sh_args *a, bool back) {
+  const timed_layer *x = l->conf;
+  const sh_layer *inner = &x->inner;
+  parts *p = x->p;
+  char name[160];
   double linear, attention;
-  k->layer.ops->flops(&k->layer, b, &linear, &attention);
-  *forward = linear + attention;
-  *backward = 2 * linear + 2.5 * attention;
-}
-
-/* As sh_model_forward and sh_model_backward walk, with a clock at every call. */
-static sh_args arguments(const sh_model *m, const sh_pass *pass, int i) {
-  const sh_call *k = &m->call[i];
-  sh_args a = {.T = pass->T, .R = pass->T, .tape = pass->tape[i]};
-  for (int s = 0; s < k->nin; s++) a.in[s] = pass->value[k->in[s]];
-  for (int s = 0; s < k->nout; s++) a.out[s] = pass->value[k->out[s]];
-  return a;
-}
-
-static void forward(parts *p, const sh_ctx *c, sh_pass *pass) {
-  const sh_model *m = &p->t->model;
-  sh_arena *step = &p->t->step;
-  *pass = (sh_pass){.T = c->batch->T,
-                    .value = SH_ARENA_ZNEW(step, float *, m->nslots),
-                    .grad = SH_ARENA_ZNEW(step, float *, m->nslots),
-                    .tape = SH_ARENA_ZNEW(step, float *, m->ncalls)};
-  for (int i = 0; i < m->ncalls; i++) {
-    const sh_call *k = &m->call[i];
-    char name[160];
-    double flops, unused;
-    snprintf(name, sizeof name, "%s %s", k->layer.name, k->layer.ops->name);
-    call_flops(k, c->batch, &flops, &unused);
-    begin(p);
-    for (int s = 0; s < k->nout; s++)
-      pass->value[k->out[s]] = SH_ARENA_NEW(step, float, pass->T * m->slot[k->out[s]].width);
-    pass->tape[i] = SH_ARENA_NEW(step, float, k->layer.ops->tape(&k->layer, pass->T, c->batch->B));
-    sh_args a = arguments(m, pass, i);
-    k->layer.ops->forward(&k->layer, c, &a);
-    end(p, SH_PHASE_FORWARD, name, flops, call_bytes(p->t, k, c->batch, false));
-  }
-}
-
-static void backward(parts *p, const sh_ctx *c, sh_pass *pass, const float *dhidden) {
-  const sh_model *m = &p->t->model;
-  for (int i = m->ncalls - 1; i >= 0; i--) {
-    const sh_call *k = &m->call[i];
-    char name[160];
-    double unused, flops;
-    snprintf(name, sizeof name, "%s %s backward", k->layer.name, k->layer.ops->name);
-    call_flops(k, c->batch, &unused, &flops);
-    begin(p);
-    sh_args a = arguments(m, pass, i);
-    for (int s = 0; s < k->nout; s++) a.dout[s] = k->out[s] == m->output ? dhidden : pass->grad[k->out[s]];
-    for (int s = 0; s < k->nin; s++) {
-      int slot = k->in[s];
-      a.add[s] = pass->grad[slot] != NULL;
-      if (!a.add[s]) pass->grad[slot] = SH_ARENA_NEW(&p->t->step, float, pass->T * m->slot[slot].width);
-      a.din[s] = pass->grad[slot];
-    }
-    k->layer.ops->backward(&k->layer, c, &a);
-    end(p, SH_PHASE_BACKWARD, name, flops, call_bytes(p->t, k, c->batch, true));
-  }
-}
-
-static void loss(parts *p, int m, const sh_ctx *c, const float *hidden, float *dhidden) {
-  sh_trainer *t = p->t;
-  sh_stage *s = &p->stage;
-  const sh_batch *b = c->batch;
-  double scale = 1.0 / (double)s->batch.global_tokens, flops = loss_flops(t, s, b->T);
-  char name[64];
-  snprintf(name, sizeof name, "%s loss, forward and backward", t->conf.loss.name);
-  if (!strcmp(t->conf.loss.name, "full")) {
-    sh_full_args full = {.conf = &t->conf.loss,
-                         .table = &t->item,
-                         .ncandidates = t->nown_candidates,
-                         .candidate = t->own_candidate,
-                         .T = b->T,
-                         .D = t->model.width,
-                         .hidden = hidden,
-                         .target = b->target,
-                         .dhidden = dhidden,
-                         .scale = scale};
-    begin(p);
-    sh_loss_full(&full, c);
-    end(p, SH_PHASE_LOSS, name, flops, 0);
-    return;
-  }
-  sh_loss_args a = {.conf = &t->conf.loss,
-                    .T = b->T,
-                    .D = t->model.width,
-                    .hidden = hidden,
-                    .dhidden = dhidden,
-                    .rows = c->rows,
-                    .reference = s->fetch.slot + s->first_loss[m],
-                    .R = t->conf.loss.negatives,
-                    .scale = scale};
-  double rows = s->nshared ? (double)s->nshared : (double)b->T * (double)(1 + a.R);
+  inner->ops->flops(inner, c->batch, &linear, &attention);
+  bool again = !back && p->backward; /* what backward computes once more is no useful work */
+  snprintf(name, sizeof name, "%s %s%s", inner->name, inner->ops->name, back ? " backward" : again ? " again" : "");
   begin(p);
-  if (s->nshared == 0) {
-    sh_loss_sampled(&a, c);
-  } else {
-    float *target = SH_ARENA_NEW(&t->step, float, b->T);
-    for (int64_t k = 0; k < b->T; k++) target[k] = sh_references_correction(t, s->nshared, b->target[k]);
-    a.negative = s->fetch.slot + s->first_shared, a.R = s->nshared;
-    a.correction = s->correction, a.positive_correction = target;
-    sh_loss_shared(&a, c);
+  (back ? inner->ops->backward : inner->ops->forward)(inner, c, a);
+  end(p, back || again ? SH_PHASE_BACKWARD : SH_PHASE_FORWARD, name,
+      again  ? 0
+      : back ? 2 * linear + 2.5 * attention
+             : linear + attention,
+      call_bytes(p->t, x->call, c->batch, back));
+}
+static void timed_forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) { timed(l, c, a, false); }
+static void timed_backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) { timed(l, c, a, true); }
+static int64_t timed_tape(const sh_layer *l, int64_t T, int64_t B) {
+  const sh_layer *inner = &((const timed_layer *)l->conf)->inner;
+  return inner->ops->tape(inner, T, B);
+}
+static void timed_flops(const sh_layer *l, const sh_batch *b, double *linear, double *attention) {
+  const sh_layer *inner = &((const timed_layer *)l->conf)->inner;
+  inner->ops->flops(inner, b, linear, attention);
+}
+
+static timed_layer *put_clocks(parts *p) {
+  sh_model *m = &p->t->model;
+  timed_layer *all = sh_calloc((size_t)m->ncalls, sizeof *all);
+  for (int i = 0; i < m->ncalls; i++) {
+    sh_layer *l = &m->call[i].layer;
+    timed_layer *x = &all[i];
+    *x = (timed_layer){.p = p, .call = &m->call[i], .ops = *l->ops, .inner = *l};
+    x->ops.forward = timed_forward, x->ops.backward = timed_backward;
+    x->ops.tape = timed_tape, x->ops.flops = timed_flops;
+    l->ops = &x->ops, l->conf = x;
   }
-  end(p, SH_PHASE_LOSS, name, flops, sizeof(float) * 3 * rows * c->rows->ld);
+  return all;
+}
+
+static void take_clocks(sh_model *m, timed_layer *all) {
+  for (int i = 0; i < m->ncalls; i++) m->call[i].layer = all[i].inner;
+  free(all);
 }
 
 static void micro_batch(parts *p, int m) {
   sh_trainer *t = p->t;
   sh_stage *s = &p->stage;
-  sh_rows rows = {.ld = s->fetch.ld,
-                  .nslots = s->fetch.nslots,
-                  .value = s->fetch.rows,
-                  .grad = s->fetch.drows,
-                  .slot = s->fetch.slot + s->first_input[m]};
-  sh_ctx c = {.batch = &s->batch.micro[m],
-              .params = &t->model.params,
-              .rows = &rows,
-              .scratch = &t->scratch,
-              .train = true,
-              .k = t->kernels,
-              .seed = (uint32_t)t->conf.train.seed,
-              .when = (uint32_t)s->batch.step};
+  sh_rows rows;
+  sh_ctx c;
+  char name[64];
+  sh_step_context(t, s, m, &rows, &c);
   sh_arena_mark mark = sh_arena_save(&t->step);
   sh_pass pass;
-  forward(p, &c, &pass);
+  p->backward = false;
+  const float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
   float *dhidden = SH_ARENA_NEW(&t->step, float, c.batch->T * t->model.width);
-  loss(p, m, &c, pass.value[t->model.output], dhidden);
-  backward(p, &c, &pass, dhidden);
+  double touched = s->nshared ? (double)s->nshared : (double)c.batch->T * (double)(1 + t->conf.loss.negatives);
+  if (!strcmp(t->conf.loss.name, "full")) touched = 0; /* tiles of the table, read as often as there are tiles */
+  snprintf(name, sizeof name, "%s loss, forward and backward", t->conf.loss.name);
+  begin(p);
+  sh_step_loss(t, s, m, &c, hidden, dhidden);
+  end(p, SH_PHASE_LOSS, name, sh_step_loss_flops(t, s, m), sizeof(float) * 3 * touched * rows.ld);
+  p->backward = true;
+  sh_model_backward(&t->model, &c, &pass, dhidden, NULL, NULL);
   sh_arena_release(&t->step, mark);
 }
 
-static void update(parts *p, int64_t step) {
+static void update(parts *p) {
   sh_trainer *t = p->t;
-  const sh_conf_optim *o = &t->conf.optim;
   double f = sizeof(float), dense = (double)sh_params_count(&t->model.params);
   begin(p);
   sh_grad_sync_start(&t->sync);
@@ -251,54 +174,43 @@ static void update(parts *p, int64_t step) {
   begin(p);
   double norm = sh_dense_grad_sq(&t->model.params);
   sh_sum_f64(&t->grid->world, &norm, 1);
-  sh_dense_adamw(t->kernels, &t->model.params, o, o->lr, 1, step, t->exp_avg, t->exp_avg_sq);
+  sh_step_update_dense(t, 1);
   end(p, SH_PHASE_OPTIMISER, "norm and AdamW of dense parameters", 0, f * 8 * dense);
-  sh_row_hyper rows = {.lr = t->conf.table.lr > 0 ? t->conf.table.lr : o->lr,
-                       .beta1 = o->beta1,
-                       .beta2 = o->beta2,
-                       .eps = o->eps,
-                       .weight_decay = o->weight_decay,
-                       .clip_scale = 1,
-                       .step = step};
   bool sweep = t->item.conf.optim == SH_ROW_ADAM_DENSE;
   double touched = (double)sh_table_touched(&t->item), visited = sweep ? (double)t->item.local_rows : touched;
   double width = t->model.width, arrays = 2;
   for (int i = 0; i < t->item.nstate; i++) arrays += 2.0 * t->item.state_width[i] / width;
   begin(p);
-  sh_table_update(&t->item, &rows);
+  sh_step_update_rows(t, 1);
   end(p, SH_PHASE_OPTIMISER, "update of table rows", 0, f * width * (arrays * visited + touched));
 }
 
 /* The batch of the first sixteen whose size is nearest the epoch's mean: attention grows faster than tokens. */
-static sh_status choose_batch(sh_trainer *t, int64_t *chosen) {
+static sh_status choose_batch(sh_trainer *t, sh_stage *s, int64_t *chosen) {
   int64_t steps = sh_loader_steps(&t->loader, 0), least = INT64_MAX;
   int64_t mean = t->samples.train_tokens / (steps > 0 ? steps : 1);
   for (int64_t i = 0; i < steps && i < 16; i++) {
-    sh_stage s;
-    sh_status status = sh_bench_stage(t, &s, i);
-    int64_t away = status == SH_OK ? llabs(s.batch.global_tokens - mean) : 0;
-    sh_bench_stage_free(&s);
-    SH_TRY(status);
+    SH_TRY(sh_step_read(t, s, 0, i, i));
+    int64_t away = llabs(s->batch.global_tokens - mean);
     if (away < least) least = away, *chosen = i;
   }
   return SH_OK;
 }
 
-static sh_status one_repetition(parts *p, int64_t step) {
+static sh_status one_repetition(parts *p) {
   sh_trainer *t = p->t;
   p->at = 0;
   begin(p);
-  sh_status status = sh_bench_stage(t, &p->stage, p->batch);
+  sh_status status = sh_step_read(t, &p->stage, 0, p->batch, p->batch);
   end(p, SH_PHASE_LOAD, "read batch, time runs", 0, 0);
   if (status == SH_OK) {
     sh_arena_reset(&t->step);
     load(p);
     memset(t->model.params.grad, 0, sizeof(float) * (size_t)t->model.params.block);
     for (int m = 0; m < p->stage.batch.nmicro; m++) micro_batch(p, m);
-    update(p, step + 1);
+    update(p);
     p->b->parts_tokens = (double)p->stage.batch.global_tokens;
   }
-  sh_bench_stage_free(&p->stage);
   return status;
 }
 
@@ -322,12 +234,16 @@ static void report(parts *p) {
 sh_status sh_bench_parts(sh_bench_state *b) {
   sh_trainer *t = b->t;
   parts p = {.b = b, .t = t, .repeats = b->steps};
-  int most = 16 + (int)t->conf.batch.accumulate * (2 * t->model.ncalls + 1);
+  int most = 16 + (int)t->conf.batch.accumulate * (3 * t->model.ncalls + 1);
   p.part = sh_calloc((size_t)most, sizeof *p.part);
-  sh_status status = choose_batch(t, &p.batch);
-  for (p.repeat = -2; p.repeat < p.repeats && status == SH_OK; p.repeat++) status = one_repetition(&p, p.repeat + 2);
+  sh_bench_stage_init(t, &p.stage);
+  sh_status status = choose_batch(t, &p.stage, &p.batch);
+  timed_layer *clocks = put_clocks(&p);
+  for (p.repeat = -2; p.repeat < p.repeats && status == SH_OK; p.repeat++) status = one_repetition(&p);
+  take_clocks(&t->model, clocks);
   if (status == SH_OK) report(&p);
   for (int i = 0; i < p.n; i++) free(p.part[i].sample);
   free(p.part);
+  sh_bench_stage_free(&p.stage);
   return status;
 }

@@ -78,14 +78,43 @@ double sh_bench_time(void (*call)(void *), void *arg) {
   return sh_median(sample, n);
 }
 
+double sh_bench_mfu(const sh_bench_state *b) {
+  if (b->tokens_per_second <= 0 || b->peak <= 0) return 0;
+  return b->step_flops / b->step_tokens * b->tokens_per_second / b->peak;
+}
+
+void sh_bench_summary(const sh_bench_state *b, FILE *f) {
+  if (!b) {
+    fprintf(f, "\n%-24s %7s %10s %10s %9s %8s %8s %9s\n", "shape", "threads", "tokens", "k tok/s", "GFLOP/s", "of peak",
+            "MiB", "users/s");
+    return;
+  }
+  fprintf(f, "%-24s %7lld", b->shape, (long long)b->t->conf.train.threads);
+  if (b->tokens_per_second > 0)
+    fprintf(f, " %10.0f %10.2f %9.1f %6.1f %% %8.0f", b->step_tokens, b->tokens_per_second * 1e-3,
+            b->step_flops / b->step_tokens * b->tokens_per_second * 1e-9, 100 * sh_bench_mfu(b), b->resident / 1048576);
+  else
+    fprintf(f, " %10s %10s %9s %8s %8s", "-", "-", "-", "-", "-");
+  if (b->users_per_second > 0)
+    fprintf(f, " %9.0f\n", b->users_per_second);
+  else
+    fprintf(f, " %9s\n", "-");
+}
+
 void sh_bench_json(const sh_bench_state *b, FILE *f) {
   const sh_trainer *t = b->t;
-  fprintf(f, "{\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%s\"",
-          t->conf.model.name, (long long)t->conf.model.layers, t->model.width, t->grid->world.size,
-          (long long)t->conf.train.threads, t->kernels->name);
-  if (b->peak > 0) fprintf(f, ",\"peak_gflops\":%.6g,\"triad_gbs\":%.6g", b->peak * 1e-9, b->triad * 1e-9);
+  fprintf(
+      f, "{\"shape\":\"%s\",\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%s\"",
+      b->shape, t->conf.model.name, (long long)t->conf.model.layers, t->model.width, t->grid->world.size,
+      (long long)t->conf.train.threads, t->kernels->name);
+  fprintf(f, ",\"peak_gflops\":%.6g,\"triad_gbs\":%.6g", b->peak * 1e-9, b->triad * 1e-9);
+  if (b->peak_bf16 > 0) fprintf(f, ",\"peak_bf16_gflops\":%.6g", b->peak_bf16 * 1e-9);
   if (b->tokens_per_second > 0)
-    fprintf(f, ",\"tokens_per_s\":%.6g,\"resident_bytes\":%.0f", b->tokens_per_second, b->resident);
+    fprintf(f,
+            ",\"step_tokens\":%.6g,\"flops_per_token\":%.6g,\"mfu\":%.4g,\"tokens_per_s\":%.6g,\"resident_bytes\":%.0f,"
+            "\"sent_bytes\":%.0f",
+            b->step_tokens, b->step_flops / b->step_tokens, sh_bench_mfu(b), b->tokens_per_second, b->resident,
+            b->step_sent);
   if (b->users_per_second > 0) fprintf(f, ",\"eval_users_per_s\":%.6g", b->users_per_second);
   fprintf(f, ",\"rows\":[");
   for (int i = 0; i < b->nrows; i++) {

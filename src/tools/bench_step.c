@@ -20,41 +20,49 @@ static void print_phases(sh_bench_state *b, double step, double tokens) {
   if (b->out) fprintf(b->out, "  the parts measured alone are %.1f %% of the step\n", 100 * sum / step);
 }
 
+static void report(sh_bench_state *b, double *pace) {
+  double step = sh_median(pace, b->steps) * b->step_tokens;
+  char title[64];
+  b->tokens_per_second = b->step_tokens / step;
+  snprintf(title, sizeof title, "step, %.0f tokens", b->step_tokens);
+  sh_bench_title(b, title);
+  sh_bench_add(b, "step", "whole step", step, 0, b->step_flops / b->t->grid->world.size, 0);
+  if (b->parts_tokens > 0) print_phases(b, step, b->step_tokens);
+  if (b->out)
+    fprintf(b->out, "  %.1f k tokens/s, %.0f k FLOP a token, MFU %.1f %%, resident memory of a rank %.0f MiB\n",
+            b->tokens_per_second * 1e-3, b->step_flops / b->step_tokens * 1e-3, 100 * sh_bench_mfu(b),
+            b->resident / 1048576);
+  if (b->out && b->t->grid->world.size > 1)
+    fprintf(b->out, "  a rank sends at most %.2f MiB a step\n", b->step_sent / 1048576);
+}
+
 sh_status sh_bench_step(sh_bench_state *b) {
   sh_trainer *t = b->t;
   sh_step_report r;
   enum { WARM_UP = 3 };
-  double *pace = sh_malloc(sizeof *pace * (size_t)b->steps);
-  double flops = 0, tokens = 0, rank_flops;
+  int64_t sent = 0;
+  double *pace = sh_malloc(sizeof *pace * (size_t)b->steps), flops = 0, tokens = 0;
   sh_resident_reset();
   sh_status status = SH_OK;
   for (int64_t i = -WARM_UP; i < b->steps && status == SH_OK; i++) {
-    rank_flops = i < 0 ? 0 : sh_bench_step_flops(t, &t->stage[t->now]); /* warm-up has loaded it */
     sh_barrier(&t->grid->world);
+    int64_t before = sh_comm_bytes();
     double start = sh_now();
     status = sh_train_step(t, false, &r);
     if (i < 0 || status != SH_OK) continue;
     double s = sh_now() - start;
+    sent += sh_comm_bytes() - before;
     sh_max_f64(&t->grid->world, &s, 1);
     pace[i] = s / (double)r.tokens;
-    flops += rank_flops, tokens += (double)r.tokens;
+    flops += r.flops, tokens += (double)r.tokens;
   }
   sh_trainer_rewind(t);
   b->resident = sh_resident_peak();
   sh_max_f64(&t->grid->world, &b->resident, 1);
-  if (status == SH_OK) {
-    double each = tokens / (double)b->steps, step = sh_median(pace, b->steps) * each;
-    b->tokens_per_second = each / step;
-    char title[64];
-    snprintf(title, sizeof title, "step, %.0f tokens", each);
-    sh_bench_title(b, title);
-    sh_bench_add(b, "step", "whole step", step, 0, flops / (double)b->steps, 0);
-    if (b->parts_tokens > 0) print_phases(b, step, each);
-    if (b->out)
-      fprintf(b->out, "  %.1f k tokens/s, %.0f k FLOP a token, resident memory of a rank %.0f MiB\n",
-              b->tokens_per_second * 1e-3,
-              b->row[b->nrows - 1 - (b->parts_tokens > 0 ? SH_PHASES : 0)].flops / each * 1e-3, b->resident / 1048576);
-  }
+  b->step_tokens = tokens / (double)b->steps, b->step_flops = flops / (double)b->steps;
+  b->step_sent = (double)sent / (double)b->steps;
+  sh_max_f64(&t->grid->world, &b->step_sent, 1);
+  if (status == SH_OK) report(b, pace);
   free(pace);
   return status;
 }

@@ -11,6 +11,7 @@
 
 #include "core/log.h"
 #include "core/timer.h"
+#include "kernels/peak.h"
 #include "shoal/version.h"
 
 static sh_status make_folders(const char *path) {
@@ -120,10 +121,12 @@ static sh_status open_files(sh_journal *j, sh_trainer *t) {
 
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
   *j = (sh_journal){.began = sh_now(),
-                    .last_time = sh_now(),
                     .last_comm = sh_comm_seconds(),
                     .last_tokens = t->state.tokens,
-                    .last_step = t->state.step};
+                    .last_step = t->state.step,
+                    .peak = sh_peak_fp32()};
+  sh_sum_f64(&t->grid->world, &j->peak, 1);
+  j->last_time = sh_now();
   return sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
 }
 
@@ -173,28 +176,32 @@ static void duration(double seconds, char *out, size_t size) {
     snprintf(out, size, "%.1f h", seconds / 3600);
 }
 
+void sh_journal_step(sh_journal *j, const sh_step_report *r) { j->flops += r->flops; }
+
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) {
   double now = sh_now(), seconds = now - j->last_time, comm = sh_comm_seconds();
   double top[2] = {resident_bytes(), seconds > 0 ? (comm - j->last_comm) / seconds : 0};
   sh_max_f64(&t->grid->world, top, 2);
   double rate = (double)(t->state.tokens - j->last_tokens) / seconds;
   double mean = t->state.loss_tokens > 0 ? t->state.loss_sum / (double)t->state.loss_tokens : r->loss;
-  double share = top[1];
+  double share = top[1], mfu = seconds > 0 ? j->flops / (seconds * j->peak) : 0;
   double eta = (double)(t->total_steps - t->state.step) * seconds / (double)(t->state.step - j->last_step);
   char left[32];
   duration(eta > 0 ? eta : 0, left, sizeof left);
-  sh_info("epoch %lld step %lld/%lld  loss %.4f  %.1f k tokens/s  comm %.0f %%  eta %s", (long long)t->state.epoch,
-          (long long)t->state.step, (long long)t->total_steps, mean, rate / 1e3, 100 * share, left);
+  sh_info("epoch %lld step %lld/%lld  loss %.4f  %.1f k tokens/s  MFU %.0f %%  comm %.0f %%  eta %s",
+          (long long)t->state.epoch, (long long)t->state.step, (long long)t->total_steps, mean, rate / 1e3, 100 * mfu,
+          100 * share, left);
   if (j->file) {
     fprintf(j->file,
             "{\"kind\":\"train\",\"step\":%lld,\"epoch\":%lld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
-            "\"tokens\":%lld,\"tokens_per_s\":%.6g,\"comm_share\":%.4g,\"rows_touched\":%lld,\"imbalance\":%.4g,"
+            "\"tokens\":%lld,\"tokens_per_s\":%.6g,\"mfu\":%.4g,\"comm_share\":%.4g,\"rows_touched\":%lld,"
+            "\"imbalance\":%.4g,"
             "\"resident_mb\":%.6g,\"seconds\":%.6g}\n",
             (long long)t->state.step, (long long)t->state.epoch, mean, r->lr, r->grad_norm, (long long)t->state.tokens,
-            rate, share, (long long)r->rows_touched, r->imbalance, top[0] / 1048576, t->state.seconds);
+            rate, mfu, share, (long long)r->rows_touched, r->imbalance, top[0] / 1048576, t->state.seconds);
     fflush(j->file);
   }
-  j->last_time = now, j->last_comm = comm;
+  j->last_time = now, j->last_comm = comm, j->flops = 0;
   j->last_tokens = t->state.tokens, j->last_step = t->state.step;
 }
 

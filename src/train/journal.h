@@ -13,10 +13,13 @@ typedef struct sh_journal {
   double last_time; /* of the last progress line */
   double last_comm;
   double paused_time, paused_comm;
+  double peak;  /* FLOP/s of all ranks, measured when the journal is opened */
+  double flops; /* counted since the last progress line */
   int64_t last_tokens, last_step;
 } sh_journal;
 
-/* Creates train.out. On a resume, lines of metrics.jsonl beyond state.step are dropped. Collective over the world. */
+/* Creates train.out and measures the cores' peak (some 20 ms). On a resume, lines of metrics.jsonl beyond state.step
+ * are dropped. Collective over the world. */
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t);
 void sh_journal_close(sh_journal *j);
 
@@ -26,6 +29,9 @@ bool sh_journal_tested(const sh_trainer *t);
 /* Between the two calls stands what is not training (evaluation, checkpoints): rates leave it out. */
 void sh_journal_pause(sh_journal *j);
 double sh_journal_continue(sh_journal *j); /* seconds since the pause */
+
+/* What a step computed, for the MFU of the next progress line: counted FLOP (train/step.h) by time and peak. */
+void sh_journal_step(sh_journal *j, const sh_step_report *r);
 
 /* Both are collective over the world. */
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r);

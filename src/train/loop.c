@@ -114,6 +114,7 @@ static sh_status one_step(sh_trainer *t, sh_journal *j, bool *finished, bool *st
   sh_step_report r;
   SH_TRY(sh_train_step(t, stop_asked != 0, &r));
   account(t, &r, sh_now() - start);
+  sh_journal_step(j, &r);
   if (c->train.loss_limit > 0 && r.loss > c->train.loss_limit)
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %.6g is beyond train.loss_limit %.6g", (long long)t->state.step,
                    r.loss, c->train.loss_limit);

@@ -45,6 +45,8 @@ static void announce(const sh_trainer *t) {
   sh_info("data    %s: %lld users, %lld items (%lld candidates), %lld events; %lld sequences, %lld tokens an epoch",
           d->path, (long long)d->users, (long long)d->items, (long long)d->ncandidates, (long long)d->events,
           (long long)t->samples.n, (long long)t->samples.train_tokens);
+  if (t->samples.skipped_users > 0)
+    sh_info("        %lld users have too few events to train on", (long long)t->samples.skipped_users);
   sh_info("model   %s: %lld dense parameters, table item %lld x %d", t->conf.model.name,
           (long long)sh_params_count(&t->model.params), (long long)d->items, t->model.width);
   sh_info("grid    %d rank%s (data %d, tensor %d), %d thread%s each, %s kernels", t->grid->world.size,

@@ -1,20 +1,14 @@
-/* One training step. Read sh_train_step first: it is the whole story. */
+/* One training step. Read sh_train_step first: it is the whole story; its pieces are in step_parts.c. */
 #include <math.h>
 #include <string.h>
 
-#include "data/time_runs.h"
-#include "dist/loss_full.h"
-#include "nn/loss.h"
 #include "optim/dense.h"
 #include "train/references.h"
+#include "train/step.h"
 
 /* Read this rank's part of the batch at (epoch, step_in_epoch) and send its ids on their way. */
 static sh_status stage_begin(sh_trainer *t, sh_stage *s, int64_t epoch, int64_t step_in_epoch, int64_t step) {
-  sh_arena_reset(&s->memory);
-  sh_status status = sh_loader_read(&t->loader, epoch, step_in_epoch, step, &s->memory, &s->batch);
-  SH_TRY(sh_agree(&t->grid->world, status));
-  if (t->model.needs_time_runs && t->data.has_time)
-    for (int m = 0; m < s->batch.nmicro; m++) sh_time_runs_build(&s->batch.micro[m], &s->memory);
+  SH_TRY(sh_step_read(t, s, epoch, step_in_epoch, step));
   sh_references_build(t, s);
   sh_fetch_send(&t->item, &s->fetch);
   s->loaded = true;
@@ -32,40 +26,6 @@ static sh_status stage_next(sh_trainer *t, const sh_stage *now, sh_stage *next) 
   int64_t epoch = now->batch.epoch, at = now->batch.step_in_epoch;
   advance(t, &epoch, &at);
   return stage_begin(t, next, epoch, at, now->batch.step + 1);
-}
-
-static double micro_loss(sh_trainer *t, sh_stage *s, int m, const sh_ctx *c, const float *hidden, float *dhidden) {
-  const sh_batch *b = c->batch;
-  double scale = 1.0 / (double)s->batch.global_tokens;
-  if (!strcmp(t->conf.loss.name, "full")) {
-    sh_full_args full = {.conf = &t->conf.loss,
-                         .table = &t->item,
-                         .ncandidates = t->nown_scored,
-                         .candidate = t->own_scored,
-                         .T = b->T,
-                         .D = t->model.width,
-                         .hidden = hidden,
-                         .target = b->target,
-                         .dhidden = dhidden,
-                         .scale = scale};
-    return sh_loss_full(&full, c);
-  }
-  sh_loss_args a = {.conf = &t->conf.loss,
-                    .T = b->T,
-                    .D = t->model.width,
-                    .hidden = hidden,
-                    .dhidden = dhidden,
-                    .rows = c->rows,
-                    .reference = s->fetch.slot + s->first_loss[m],
-                    .R = t->conf.loss.negatives,
-                    .scale = scale};
-  if (s->nshared == 0) return sh_loss_sampled(&a, c);
-  float *target = SH_ARENA_NEW(&t->step, float, b->T);
-#pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < b->T; k++) target[k] = sh_references_correction(t, s->nshared, b->target[k]);
-  a.negative = s->fetch.slot + s->first_shared, a.R = s->nshared;
-  a.correction = s->correction, a.positive_correction = target;
-  return sh_loss_shared(&a, c);
 }
 
 /* Ask for the whole step at once: rows, and the largest micro-batch's arrays. */
@@ -88,47 +48,20 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
   memset(t->model.params.grad, 0, sizeof(float) * (size_t)t->model.params.block);
   sh_grad_sync_start(&t->sync);
   for (int m = 0; m < s->batch.nmicro; m++) {
-    sh_rows rows = {.ld = s->fetch.ld,
-                    .nslots = s->fetch.nslots,
-                    .value = s->fetch.rows,
-                    .grad = s->fetch.drows,
-                    .slot = s->fetch.slot + s->first_input[m]};
-    sh_ctx c = {.batch = &s->batch.micro[m],
-                .params = &t->model.params,
-                .rows = &rows,
-                .scratch = &t->scratch,
-                .train = true,
-                .k = t->kernels,
-                .seed = (uint32_t)t->conf.train.seed,
-                .when = (uint32_t)s->batch.step};
+    sh_rows rows;
+    sh_ctx c;
+    sh_step_context(t, s, m, &rows, &c);
     sh_arena_mark mark = sh_arena_save(&t->step);
     sh_pass pass;
     float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
     float *dhidden = SH_ARENA_NEW(&t->step, float, c.batch->T * t->model.width);
-    loss += micro_loss(t, s, m, &c, hidden, dhidden);
+    loss += sh_step_loss(t, s, m, &c, hidden, dhidden);
     bool last = m == s->batch.nmicro - 1;
     sh_model_backward(&t->model, &c, &pass, dhidden, last ? sh_grad_sync_ready : NULL, &t->sync);
     sh_arena_release(&t->step, mark);
   }
   sh_grad_sync_end(&t->sync);
   return loss;
-}
-
-static void update(sh_trainer *t, double clip_scale, double *lr) {
-  const sh_conf_optim *o = &t->conf.optim;
-  int64_t step = t->state.step + 1;
-  double factor = sh_schedule_factor(o, step, t->total_steps);
-  double table_lr = factor * (t->conf.table.lr > 0 ? t->conf.table.lr : o->lr);
-  *lr = factor * o->lr;
-  sh_dense_adamw(t->kernels, &t->model.params, o, *lr, clip_scale, step, t->exp_avg, t->exp_avg_sq);
-  sh_row_hyper rows = {.lr = table_lr,
-                       .beta1 = o->beta1,
-                       .beta2 = o->beta2,
-                       .eps = o->eps,
-                       .weight_decay = o->weight_decay,
-                       .clip_scale = clip_scale,
-                       .step = step};
-  sh_table_update(&t->item, &rows);
 }
 
 sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
@@ -141,8 +74,8 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   SH_TRY(stage_next(t, now, next));                    /* ids of the next batch leave */
   double loss = forward_backward(t, now);
   double table_sq = sh_table_grad(&t->item, &now->fetch);
-  double sums[4] = {loss, table_sq, (double)sh_table_touched(&t->item), stop ? 1 : 0};
-  sh_sum_f64(&t->grid->world, sums, 4);
+  double sums[5] = {loss, table_sq, (double)sh_table_touched(&t->item), stop ? 1 : 0, sh_step_flops(t, now)};
+  sh_sum_f64(&t->grid->world, sums, 5);
   double norm = sqrt(sh_dense_grad_sq(&t->model.params) + sums[1]);
   *report = (sh_step_report){.loss = sums[0] / (double)now->batch.global_tokens,
                              .grad_norm = norm,
@@ -150,11 +83,14 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
                              .users = now->batch.global_users,
                              .rows_touched = (int64_t)sums[2],
                              .imbalance = now->batch.imbalance,
-                             .stop_votes = (int64_t)sums[3]};
+                             .stop_votes = (int64_t)sums[3],
+                             .flops = sums[4]};
   if (!isfinite(report->loss) || !isfinite(norm))
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
                    norm);
-  update(t, sh_clip_scale(t->conf.optim.clip, norm), &report->lr);
+  double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);
+  report->lr = sh_step_update_dense(t, clip_scale);
+  sh_step_update_rows(t, clip_scale);
   t->now = 1 - t->now;
   t->state.step++;
   t->state.tokens += report->tokens;

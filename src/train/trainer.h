@@ -59,6 +59,7 @@ typedef struct sh_step_report {
   int64_t tokens, users, rows_touched;
   double imbalance;
   int64_t stop_votes; /* ranks that saw a stop signal */
+  double flops;       /* as train/step.h counts */
 } sh_step_report;
 
 /* Collective over the world. The data set is opened, the model built and drawn from the seed; nothing is trained. */

@@ -48,6 +48,59 @@ for loss in shared in-batch full; do
   expect 0 "$loss loss, forward and backward" "$shoal" bench loss.name=$loss batch.accumulate=2 $tiny --only layers,step
 done
 
+# A file of shapes: its settings, the command line's over them, a summary; two runs side by side.
+mkdir "$dir/recipes"
+printf 'model:\n  name: sasrec\n  layers: 3\n' >"$dir/recipes/base.yaml"
+cat >"$dir/recipes/shapes.txt" <<'EOF'
+# name, settings
+long  model.max_len=40 bench.length=40 bench.items=300 bench.users=9 bench.steps=2   # each history 40 inputs
+
+small-1.x base=base.yaml loss.name=full
+EOF
+# shellcheck disable=SC2086
+expect 0 "small-1.x" "$shoal" bench --shapes "$dir/recipes/shapes.txt" $tiny model.max_len=50 --json "$dir/shapes.json"
+grep -qE '^long +[0-9]+ +160 ' "$dir/out" || complain "four users of 40 inputs are not 160 tokens a step"
+for words in "9 sequences, 360 tokens an epoch, 300 candidates" "every history 40 inputs long" "model   sasrec: 3 layers"; do
+  grep -qF "$words" "$dir/out" || complain "'$words' does not stand in the report of shapes"
+done
+sed 's/"seconds":[0-9.e-]*/"seconds":0.5/; s/whole step/old step/' "$dir/bench.json" >"$dir/old.json"
+expect 0 "old step" "$shoal" bench --compare "$dir/old.json" "$dir/bench.json"
+for words in "peak of this machine, GFLOP/s" "triad of this machine" " only old" " only new"; do
+  [ "$(grep -cF "$words" "$dir/out")" = 2 ] || complain "'$words' does not stand in the comparison twice"
+done
+grep -qE '^  machine  matrix product 2048\^3, BLIS +500\.000 +[0-9.]+ +[0-9.]+x$' "$dir/out" || complain "no time beside the old one"
+expect 0 "only in $dir/shapes.json" "$shoal" bench --compare "$dir/bench.json" "$dir/shapes.json"
+expect 2 "found 1 file, expected two" "$shoal" bench --compare "$dir/old.json"
+expect 2 "none.json: cannot be read" "$shoal" bench --compare "$dir/old.json" "$dir/none.json"
+head -c 200 "$dir/bench.json" >"$dir/cut.json"
+expect 3 "cut.json: line 1: this is no JSON" "$shoal" bench --compare "$dir/cut.json" "$dir/bench.json"
+(cat "$dir/bench.json" && echo '{"threads":1,"rows":[{"section":"step","name":"whole step","seconds":"long"}]}') >"$dir/odd.json"
+expect 3 "odd.json: line 3: these are no figures" "$shoal" bench --compare "$dir/bench.json" "$dir/odd.json"
+: >"$dir/empty.json"
+expect 3 "empty.json: is empty" "$shoal" bench --compare "$dir/empty.json" "$dir/bench.json"
+expect_shapes() { # text line
+  printf '# \n%s\n' "$2" >"$dir/bad.txt"
+  expect 2 "bad.txt:2: $1" "$shoal" bench --shapes "$dir/bad.txt"
+}
+expect_shapes "command line: unknown key model.widht" "a model.widht=8"
+expect_shapes "found 'bench.lenght=8'" "a bench.lenght=8"
+expect_shapes "found 'model.width=8', expected a name" "model.width=8"
+expect 2 "a second shape is called 'a'" sh -c "printf 'a\na\n' >'$dir/two.txt'; '$shoal' bench --shapes '$dir/two.txt'"
+expect 2 "bench.length = 300 is beyond model.max_len = 200" "$shoal" bench bench.length=300
+
+# Counted operations: without layers only the loss is left, 3 x 2 (1 + R) D a token; full softmax 8 V D, on any ranks.
+counts() { # flops-a-token ranks settings...
+  want=$1 n=$2
+  shift 2
+  # shellcheck disable=SC2086
+  expect 0 "MFU" sh "$here/../mpirun.sh" "$n" "$shoal" bench $tiny --only step --json "$dir/count.json" model.layers=0 "$@"
+  grep -q "\"flops_per_token\":$want,\"mfu\":[0-9.e-]*," "$dir/count.json" || complain "$n ranks, $*: not $want operations a token"
+}
+counts 240 1 loss.negatives=4
+counts 240 2 loss.negatives=4
+counts 19200 1 loss.name=full bench.items=300 bench.length=12
+counts 19200 2 loss.name=full bench.items=300 bench.length=12
+
 # A data set that exists is used, unless told otherwise.
 expect 0 "written to" "$shoal" synth "$dir/toy.h5" --preset toy
 # shellcheck disable=SC2086

@@ -1,21 +1,23 @@
 #!/bin/sh
-# tests/peers/bench_all.sh [-n TIMES] [-t "1 2"] [-m "MODELS"] [-d DATA.h5] [-b SHOAL] [-P] [-u]: the figures of
+# tests/peers/bench_all.sh [-n TIMES] [-t "1 2"] [-m "MODELS"] [-d DATA.h5] [-b SHOAL] [-c] [-P] [-u]: the figures of
 # docs/BENCHMARKS.md as finished Markdown on standard output (progress on standard error); -u puts them into that page, between
-# its two marks. Shoal and the PyTorch peer run alternately, TIMES times each (3); figures are medians. -P leaves the peer
-# out. About 20 minutes; nothing else may run meanwhile.
+# its two marks. Shoal and the PyTorch peer run alternately, TIMES times each (3); figures are medians. -c: the peer
+# under torch.compile; -P leaves it out; PYTHON names the python3 whose PyTorch it runs. About 20 minutes; nothing else may
+# run meanwhile.
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-times=3 models="hstu hstu-large sasrec fuxi-alpha fuxi-beta" counts="1 2" data='' steps='' peer=1 update=0
+times=3 models="hstu hstu-large sasrec fuxi-alpha fuxi-beta" counts="1 2" data='' steps='' peer=1 compile='' update=0
 shoal=$root/build/release/bin/shoal
-while getopts n:t:m:d:b:Pu option; do
+while getopts n:t:m:d:b:cPu option; do
   case $option in
   n) times=$OPTARG ;;
   t) counts=$OPTARG ;;
   m) models=$OPTARG ;;
   d) data=$OPTARG ;;
   b) shoal=$OPTARG ;;
+  c) compile=--compile ;;
   P) peer=0 ;;
   u) update=1 ;;
-  *) sed -n '2,5s/^# //p' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
   esac
 done
 . "$root/tests/peers/figures.sh"
@@ -66,7 +68,7 @@ report() {
   echo
   echo '```'
   "$shoal" --version | grep -E '^(shoal|commit|compiler|flags|mpi|blas|libxsmm|isa)'
-  [ $peer = 0 ] || "$python" -c 'import torch; print("peer: PyTorch", torch.__version__)'
+  [ $peer = 0 ] || "$python" -c 'import torch; print("peer: PyTorch", torch.__version__, "'"${compile:+under torch.compile}"'")'
   echo '```'
   echo
   echo "### Training"

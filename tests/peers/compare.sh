@@ -1,13 +1,13 @@
 #!/bin/sh
-# tests/peers/compare.sh [-n TIMES] [-m MODEL] [-t THREADS] [-d DATA.h5] [-s STEPS] [-b SHOAL]: training speed of shoal and
+# tests/peers/compare.sh [-n TIMES] [-m MODEL] [-t THREADS] [-d DATA.h5] [-s STEPS] [-b SHOAL] [-c]: training speed of shoal and
 # of the PyTorch peer program on the same work, run alternately; prints each run, the medians, and their ratio.
 #
 # MODEL is the name of a recipe: configs/ml-1m/MODEL.yaml (hstu). Without DATA.h5 both make sequences of MovieLens-1M's
-# lengths. Nothing else may run meanwhile: two OpenMP threads on a busy second core lose up to ten times their speed.
+# lengths. -c: the peer under torch.compile (PyTorch 2). Nothing else may run meanwhile: two OpenMP threads on a busy second core lose up to ten times their speed.
 # PYTHON names a python3 with PyTorch; default: the first of python3, /usr/bin/python3 that has it.
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-times=3 model=hstu threads=1 data='' steps='' shoal=$root/build/release/bin/shoal
-while getopts n:m:t:d:s:b: option; do
+times=3 model=hstu threads=1 data='' steps='' compile='' shoal=$root/build/release/bin/shoal
+while getopts n:m:t:d:s:b:c option; do
   case $option in
   n) times=$OPTARG ;;
   m) model=$OPTARG ;;
@@ -15,6 +15,7 @@ while getopts n:m:t:d:s:b: option; do
   d) data=$OPTARG ;;
   s) steps=$OPTARG ;;
   b) shoal=$OPTARG ;;
+  c) compile=--compile ;;
   *) sed -n '2,3s/^# //p' "$0" >&2 && exit 2 ;;
   esac
 done

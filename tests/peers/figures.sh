@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154
 # tests/peers/figures.sh: what compare.sh and bench_all.sh share; sourced by them. One JSON line a run is appended to
-# $dir/PROGRAM.MODEL.THREADS; $shoal, $root, $data, $steps, $dir are the caller's.
+# $dir/PROGRAM.MODEL.THREADS; $shoal, $root, $data, $steps, $compile, $dir are the caller's.
 
 find_python() {
   for python in "${PYTHON:-}" python3 /usr/bin/python3; do
@@ -31,7 +31,7 @@ run_ranks() { # ranks model sections; one thread each
 
 run_peer() { # model threads [--eval]
   "$python" "$root/tests/peers/torch_sequence.py" --model "$1" --threads "$2" ${data:+--data "$data"} \
-    ${steps:+--steps "$steps"} ${3:+"$3"} >"$dir/line" 2>"$dir/log" || {
+    ${steps:+--steps "$steps"} ${3:+"$3"} ${compile:+"$compile"} >"$dir/line" 2>"$dir/log" || {
     cat "$dir/log" >&2
     return 1
   }
