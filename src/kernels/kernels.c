@@ -81,6 +81,13 @@ const sh_kernels *sh_kernels_bf16(void) {
   return emulated.name ? &emulated : sh_kernels_emulate_bf16(sh_kernels_best(), &emulated);
 }
 
+const char *sh_kernels_bf16_name(void) {
+  static char name[64];
+  const sh_kernels *k = sh_kernels_bf16();
+  snprintf(name, sizeof name, "%s%s", k->name, strcmp(k->precision, "bf16") ? ", emulated" : "");
+  return name;
+}
+
 const char *sh_kernels_isa(void) { return sh_kernels_best()->name; }
 
 int64_t sh_attention_work(int64_t L, int64_t dqk, int64_t dv) {

@@ -183,6 +183,7 @@ const sh_kernels *sh_kernels_bf16(void);
 const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room);
 const sh_kernels *sh_kernels_named(const char *name); /* NULL when unknown or not supported by this CPU */
 const char *sh_kernels_isa(void);
+const char *sh_kernels_bf16_name(void); /* "avx512_bf16"; "avx2, emulated" */
 
 /* Names of the fp32 tables this CPU runs, `ref` first; returns how many. */
 int sh_kernels_available(const char *names[8]);

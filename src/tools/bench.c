@@ -92,9 +92,9 @@ static void announce(const sh_bench_state *b, const plan *p, const char *wanted_
   const sh_trainer *t = b->t;
   const sh_conf_model *m = &t->conf.model;
   if (!b->out) return;
-  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels\n", sh_version(), sh_commit(),
+  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels, precision %s\n", sh_version(), sh_commit(),
           t->grid->world.size, t->grid->world.size == 1 ? "" : "s", sh_threads(), sh_threads() == 1 ? "" : "s",
-          t->kernels->name);
+          t->kernels->name, t->kernels->precision);
   if (*p->own_data)
     fprintf(b->out, "data    synthetic, MovieLens-1M's lengths and times%s%s%s\n", *wanted_path ? " (" : "",
             wanted_path, *wanted_path ? " not used)" : "");
