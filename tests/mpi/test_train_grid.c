@@ -9,6 +9,7 @@
 
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
+static const double bf16_tolerance = 5e-3;
 
 static char folder[256], data[300], tiny_data[300], timeless_data[300], even_data[300];
 static sh_grid grid, self;
@@ -82,6 +83,27 @@ static void test_parameters(void **state) {
     }
 }
 
+/* precision: bf16 on this grid against fp32, and against itself, on one rank. */
+static void test_bf16(void **state) {
+  (void)state;
+  for (int m = 0; m < 4; m++)
+    for (int smooth = 0; smooth < 2; smooth++) {
+      char what[TRAIN_WHAT];
+      sh_config full = train_mixed(m, m, data, what), c;
+      if (smooth) full = train_smooth(full);
+      c = full;
+      snprintf(c.train.precision, sizeof c.train.precision, "bf16");
+      train_run one = {0}, half = {0}, all = {0};
+      assert_all(alone(&one, &full, STEPS));
+      assert_all(alone(&half, &c, STEPS));
+      assert_all(train_whole(&all, &c, &grid, STEPS));
+      assert_all(train_rounding(&all, &one, bf16_tolerance, smooth ? bf16_tolerance : 0, what));
+      assert_all(train_rounding(&all, &half, bf16_tolerance, smooth ? bf16_tolerance : 0, what));
+      assert_all(all.n != one.n || memcmp(all.value, one.value, sizeof(float) * (size_t)all.n)); /* it does something */
+      train_free(&one), train_free(&half), train_free(&all);
+    }
+}
+
 /* Three sequences a batch: ranks without any, and micro-batches without any. */
 static void test_empty_ranks(void **state) {
   (void)state;
@@ -146,6 +168,7 @@ static void test_threads(void **state) {
     char what[TRAIN_WHAT];
     sh_config c = train_mixed(l, l, data, what);
     c.batch.users = 40;
+    if (l % 2) snprintf(c.train.precision, sizeof c.train.precision, "bf16");
     train_run first = {0};
     assert_all(train_whole(&first, &c, &grid, STEPS));
     for (int threads = 1; threads <= 3; threads++) {
@@ -196,6 +219,7 @@ int main(void) {
       cmocka_unit_test(test_begin),
       cmocka_unit_test(test_losses),
       cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_bf16),
       cmocka_unit_test(test_empty_ranks),
       cmocka_unit_test(test_small_table),
       cmocka_unit_test(test_accumulation),

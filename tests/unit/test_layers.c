@@ -173,9 +173,9 @@ static void fast_kernels(void **state) {
 static void any_number_of_threads(void **state) {
   (void)state;
   int before = omp_get_max_threads(), failed = 0;
-  const sh_kernels *tables[2] = {sh_kernels_best(), &sh_kernels_ref};
+  const sh_kernels *tables[3] = {sh_kernels_best(), &sh_kernels_ref, sh_kernels_bf16()};
   for (int i = 0; i < CASES; i++)
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
       bench want, got;
       omp_set_num_threads(1);
       sh_layer_bench_open(&want, &cases[i], true, tables[k], 0, 1);
