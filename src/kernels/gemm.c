@@ -22,7 +22,8 @@ static libxsmm_smmfunction kernel_of(const shape *s) {
     shape s;
     libxsmm_smmfunction call;
   } kept[KEPT];
-  uint32_t hash = (uint32_t)(s->n + 3 * s->m + 17 * s->k + 5 * s->ldb + 7 * s->lda + 11 * s->ldc + s->flags + 2 * s->add);
+  uint32_t hash =
+      (uint32_t)(s->n + 3 * s->m + 17 * s->k + 5 * s->ldb + 7 * s->lda + 11 * s->ldc + s->flags + 2 * s->add);
   unsigned i = (hash ^ hash >> 6) % KEPT;
   if (!kept[i].call || memcmp(&kept[i].s, s, sizeof *s)) {
     const float one = 1, beta = s->add ? 1 : 0;
@@ -91,8 +92,7 @@ void sh_right_pack(const sh_right *B, const float *W, int64_t ldw, bool transpos
     if (transposed)
       sh_transpose(width, B->K, W + n * ldw, ldw, panel, SH_PANEL);
     else
-      for (int64_t k = 0; k < B->K; k++)
-        memcpy(panel + k * SH_PANEL, W + k * ldw + n, sizeof(float) * (size_t)width);
+      for (int64_t k = 0; k < B->K; k++) memcpy(panel + k * SH_PANEL, W + k * ldw + n, sizeof(float) * (size_t)width);
   }
 }
 
@@ -119,8 +119,7 @@ void sh_transpose(int64_t M, int64_t N, const float *A, int64_t lda, float *B, i
   int64_t m4 = M / 4 * 4, n4 = N / 4 * 4;
   for (int64_t m0 = 0; m0 < m4; m0 += 16) /* 16 rows: whole cache lines of B */
     for (int64_t n = 0; n < n4; n += 4)
-      for (int64_t m = m0; m < m4 && m < m0 + 16; m += 4)
-        transpose_4x4(A + m * lda + n, lda, B + n * ldb + m, ldb);
+      for (int64_t m = m0; m < m4 && m < m0 + 16; m += 4) transpose_4x4(A + m * lda + n, lda, B + n * ldb + m, ldb);
   for (int64_t n = n4; n < N; n++)
     for (int64_t m = 0; m < m4; m++) B[n * ldb + m] = A[m * lda + n];
   for (int64_t m = m4; m < M; m++)

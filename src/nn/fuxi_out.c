@@ -82,8 +82,8 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 /* From dy (dropout undone) of one row: du, the part of dc beside the statistic, and the gradient of the statistic. */
 static void gate_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, int64_t t, int64_t n, const float *dy) {
   float scale = scale_of(l, a, t), sums[2];
-  c->k->gate_back(n, dy, NULL, NULL, a->in[1] + t * n, a->in[2] + t * n, 0, scale, a->din[1] + t * n,
-                  a->din[2] + t * n, sums);
+  c->k->gate_back(n, dy, NULL, NULL, a->in[1] + t * n, a->in[2] + t * n, 0, scale, a->din[1] + t * n, a->din[2] + t * n,
+                  sums);
   a->din[3][t] = (float)(-0.5 * (double)sums[1] * (double)scale * (double)scale / (double)all_columns(l->conf));
 }
 

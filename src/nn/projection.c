@@ -21,7 +21,8 @@ static void norm_rows(const sh_projection *p, const sh_ctx *c, const sh_args *a,
                                              v.rstd + t);
 }
 
-static void project_all(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, const float *weight) {
+static void project_all(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v,
+                        const float *weight) {
   int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p);
   sh_right w = sh_right_of(c, D, W, weight, W, false);
 #pragma omp parallel for schedule(static)
@@ -97,8 +98,8 @@ void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, 
     }
     if (!a->din[0]) continue;
     c->k->multiply(n, dz + t * W, W, &wt, dxn, D, false);
-    (p->rms ? c->k->rmsnorm_back : c->k->layernorm_back)(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D, D,
-                                                         a->add[0]);
+    (p->rms ? c->k->rmsnorm_back : c->k->layernorm_back)(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D,
+                                                         D, a->add[0]);
   }
   sh_linear_grad(c, T, D, W, v.xn, D, dz, W, sh_param_grad(c->params, p->weight), W);
   sh_arena_release(c->scratch, mark);

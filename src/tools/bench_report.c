@@ -80,7 +80,9 @@ double sh_bench_time(void (*call)(void *), void *arg) {
 
 void sh_bench_json(const sh_bench_state *b, FILE *f) {
   const sh_trainer *t = b->t;
-  fprintf(f, "{\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%s\",\"precision\":\"%s\"",
+  fprintf(f,
+          "{\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%s\",\"precision\":"
+          "\"%s\"",
           t->conf.model.name, (long long)t->conf.model.layers, t->model.width, t->grid->world.size,
           (long long)t->conf.train.threads, t->kernels->name, t->kernels->precision);
   if (b->peak > 0) fprintf(f, ",\"peak_gflops\":%.6g,\"triad_gbs\":%.6g", b->peak * 1e-9, b->triad * 1e-9);

@@ -1,6 +1,6 @@
 /* The products of linear layers with AVX512_BF16, through libxsmm: first operand (our B) in panels of 64 columns whose
- * rows are pairs of the inner dimension [K/2 x 64 x 2], second operand (our A) row major, rounded 64 rows at a time into
- * a buffer that stays in L1 and L2. An odd inner dimension is padded with zeros. */
+ * rows are pairs of the inner dimension [K/2 x 64 x 2], second operand (our A) row major, rounded 64 rows at a time
+ * into a buffer that stays in L1 and L2. An odd inner dimension is padded with zeros. */
 #include <libxsmm.h>
 
 #include "kernels/bf16.h"
