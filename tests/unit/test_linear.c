@@ -15,7 +15,7 @@
 #include "kernels/bf16.h"
 #include "kernels/gemm.h"
 
-static const int sizes[] = {1, 2, 3, 15, 16, 17, 50, 63, 64, 65, 127, 129, 200, 211, 300, 513, 1030};
+static const int sizes[] = {1, 2, 3, 16, 17, 50, 64, 65, 129, 211, 513, 1030};
 enum { SIZES = sizeof sizes / sizeof *sizes, PAD = 3, TABLES = 3 };
 
 static float *filled(int64_t n, uint32_t salt) {
@@ -142,7 +142,7 @@ static void products(void **state) {
     for (int n = 0; n < SIZES; n++)
       for (int k = 0; k < SIZES; k++) {
         problem p = {.M = sizes[m], .N = sizes[n], .K = sizes[k], .add = (m + n + k) % 2};
-        if (p.M * p.N * p.K > 300000) continue;
+        if (p.M * p.N * p.K > 200000) continue;
         int64_t size = (p.M + PAD) * (p.K + PAD), wide = (p.N + PAD) * (p.K + PAD);
         p.A = filled(size, 1), p.W = filled(wide, 2), p.C = filled(p.M * (p.N + PAD), 3);
         p.Ar = rounded(p.A, size), p.Wr = rounded(p.W, wide);
