@@ -10,6 +10,7 @@
 enum { ROWS = 64, DEPTH = 512, PASS = 256, WIDTH = 256 }; /* PASS tokens by WIDTH columns of A: a gradient's block */
 
 typedef uint32_t __attribute__((may_alias)) word; /* two bf16 */
+typedef uint16_t __attribute__((may_alias)) half;
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
@@ -38,8 +39,9 @@ static void block(int64_t m, int64_t n, int64_t pairs, const word *a, int64_t ld
 
 /* to[pairs of k]: neighbours of one row. */
 static void round_row(int64_t k, const float *x, word *to) {
-  for (int64_t p = 0; p < k / 2; p++) to[p] = bf16_pair(x[2 * p], x[2 * p + 1]);
-  if (k % 2) to[k / 2] = bf16_pair(x[k - 1], 0);
+  half *each = (half *)to; /* x86 is little endian: the first of a pair is its lower half */
+  for (int64_t i = 0; i < k; i++) each[i] = (half)(bf16_word(x[i]) >> 16);
+  if (k % 2) each[k] = 0;
 }
 
 /* to[n]: one row over the next, `below` NULL when there is none. */
