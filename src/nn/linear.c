@@ -10,27 +10,39 @@ int sh_thread(void) { return omp_get_thread_num(); }
  * L2 cache), most units. */
 enum { PASS = 256, PARTIAL = 512, ENTRIES = 128 * 1024, UNITS = 64 };
 
-/* Work = (partial sum over a token range) x (columns of dW); partials are added in order. */
+/* Units of work = (partial sum over a token range) x (columns of dW); a function of the batch alone. */
+typedef struct cut {
+  int64_t parts, groups, width; /* columns in a group */
+} cut;
+static cut cut_of(int64_t T, int64_t K, int64_t N) {
+  cut w = {.parts = (T + PARTIAL - 1) / PARTIAL, .width = ENTRIES / K / SH_PANEL * SH_PANEL};
+  if (w.width < SH_PANEL) w.width = SH_PANEL;
+  w.groups = (N + w.width - 1) / w.width;
+  if (w.parts * w.groups > UNITS) w.parts = w.groups < UNITS ? UNITS / w.groups : 1;
+  return w;
+}
+
+int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N) { return cut_of(T, K, N).parts * K * N; }
+
+/* Partials are added in order. */
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw) {
   if (T == 0 || K == 0) return;
-  int64_t width = ENTRIES / K / SH_PANEL * SH_PANEL;
-  if (width < SH_PANEL) width = SH_PANEL;
-  int64_t groups = (N + width - 1) / width, parts = (T + PARTIAL - 1) / PARTIAL;
-  if (parts * groups > UNITS) parts = groups < UNITS ? UNITS / groups : 1;
+  cut w = cut_of(T, K, N);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *partial = SH_ARENA_NEW(c->scratch, float, parts *K *N);
+  float *partial = SH_ARENA_NEW(c->scratch, float, sh_linear_grad_floats(T, K, N));
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t p = 0; p < parts; p++)
-    for (int64_t group = 0; group < groups; group++) {
-      int64_t n0 = group * width, n = N - n0 < width ? N - n0 : width, first = T * p / parts, end = T * (p + 1) / parts;
+  for (int64_t p = 0; p < w.parts; p++)
+    for (int64_t group = 0; group < w.groups; group++) {
+      int64_t n0 = group * w.width, n = N - n0 < w.width ? N - n0 : w.width;
+      int64_t first = T * p / w.parts, end = T * (p + 1) / w.parts;
       for (int64_t t = first; t < end; t += PASS)
         c->k->multiply_tn(K, n, end - t < PASS ? end - t : PASS, x + t * ldx, ldx, dy + t * lddy + n0, lddy,
                           partial + p * K * N + n0, N, t > first);
     }
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < K; k++)
-    for (int64_t p = 0; p < parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
+    for (int64_t p = 0; p < w.parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
   sh_arena_release(c->scratch, mark);
 }
 

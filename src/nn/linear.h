@@ -20,6 +20,9 @@ static inline int64_t sh_block_rows(int64_t rows, int64_t block) {
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw);
 
+/* Floats of scratch that it takes. */
+int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N);
+
 /* sum[N] += column sums of dy[T x N]. Parallel inside. */
 void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int64_t lddy, float *sum);
 
