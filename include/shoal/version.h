@@ -25,6 +25,7 @@ const char *sh_blas_file_under_scalapack(const char *symbol);
 const char *sh_mpi_library_version(void); /* "Open MPI v4.1.4" */
 const char *sh_h5_library_version(void);  /* "1.10.8, parallel" */
 const char *sh_kernels_isa(void);         /* "avx512" */
+const char *sh_kernels_bf16_name(void);   /* what train.precision=bf16 runs: "avx512_bf16", "avx2, emulated" */
 
 #ifdef __cplusplus
 }

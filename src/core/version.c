@@ -63,6 +63,7 @@ const char *sh_build_info(void) {
   put(&w, "blas under scalapack", "%s", !strcmp(file, under) ? "the same" : blas);
   put(&w, "libxsmm", "%s, target %s", LIBXSMM_VERSION, libxsmm_get_target_arch());
   put(&w, "isa", "%s", sh_kernels_isa());
+  put(&w, "bf16", "%s", sh_kernels_bf16_name());
   put(&w, "threads", "%d", sh_threads());
   return text;
 }

@@ -65,8 +65,16 @@ typedef struct sh_pairs {
   int shift;
 } sh_pairs;
 
+/* Right-hand operand B [K x N] of many products, prepared once: sh_right_of (nn/linear.h). */
+typedef struct sh_right {
+  int64_t K, N;
+  float *packed; /* right_room() floats, in the table's own layout */
+} sh_right;
+enum { SH_PANEL = 64 }; /* columns of B that lie together */
+
 typedef struct sh_kernels {
   const char *name;
+  const char *precision; /* of the products of linear layers: "fp32", "bf16", "bf16 emulated" */
 
   /* C[M x N] = A[M x K] B[K x N] (+ C when add). */
   void (*gemm)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
@@ -74,6 +82,17 @@ typedef struct sh_kernels {
   /* C[M x N] = A[K x M]^T B[K x N] (+ C when add). */
   void (*gemm_tn)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
                   int64_t ldc, bool add);
+
+  /* The products of linear layers. With precision bf16 both operands are rounded to bf16 (nearest, ties to even) and
+   * sums are fp32; gemm and gemm_tn above never round.
+   * right_pack: columns n0 .. n1-1 of B, both multiples of SH_PANEL or N; B is W, or W^T when transposed.
+   * multiply: C[M x N] = A[M x K] B (+ C when add).
+   * multiply_tn: C[K x N] = A[T x K]^T B[T x N] (+ C when add), a weight's gradient. */
+  int64_t (*right_room)(int64_t K, int64_t N);
+  void (*right_pack)(const sh_right *B, const float *W, int64_t ldw, bool transposed, int64_t n0, int64_t n1);
+  void (*multiply)(int64_t M, const float *A, int64_t lda, const sh_right *B, float *C, int64_t ldc, bool add);
+  void (*multiply_tn)(int64_t K, int64_t N, int64_t T, const float *A, int64_t lda, const float *B, int64_t ldb,
+                      float *C, int64_t ldc, bool add);
 
   /* y = (x - mean) r, r = (biased variance + eps)^-1/2 over n columns, no scale or shift; rstd[rows]. */
   void (*layernorm)(int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
@@ -144,16 +163,31 @@ typedef struct sh_kernels {
   void (*softmax_tile)(int64_t rows, int64_t n, float scale, const float *shift, const float *lse, float factor,
                        float *x, int64_t ld);
 
+  /* One row of the gate behind attention, norm = (o - mean) rstd. y = u norm; backward, `product` being the gradient of
+   * y: dnorm = product u (+ more), du = product norm (+ direct), dout = dnorm rstd, and sums = {sum dnorm, sum dnorm
+   * norm}; more and direct may be NULL. */
+  void (*gate)(int64_t n, const float *u, const float *o, float mean, float rstd, float *y);
+  void (*gate_back)(int64_t n, const float *product, const float *direct, const float *more, const float *u,
+                    const float *o, float mean, float rstd, float *du, float *dout, float sums[2]);
+  /* y = x + a + b o, the term behind x in double precision: what statistics of o pass back. */
+  void (*add_affine)(int64_t n, const float *x, double a, double b, const float *o, float *y);
+
   float (*dot)(int64_t n, const float *a, const float *b);
   void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a x */
 } sh_kernels;
 
-/* The best table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
+/* The best fp32 table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
 const sh_kernels *sh_kernels_best(void);
+/* The table of precision bf16: avx512_bf16 where the CPU has it and SHOAL_ISA names no other; otherwise
+ * sh_kernels_best() with the rounding emulated. */
+const sh_kernels *sh_kernels_bf16(void);
+/* `k` with operands rounded to bf16 and multiplied in fp32, made in `room`; returns it. */
+const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room);
 const sh_kernels *sh_kernels_named(const char *name); /* NULL when unknown or not supported by this CPU */
 const char *sh_kernels_isa(void);
+const char *sh_kernels_bf16_name(void); /* "avx512_bf16"; "avx2, emulated" */
 
-/* Names of the tables this CPU runs, `ref` first; returns how many. */
+/* Names of the fp32 tables this CPU runs, `ref` first; returns how many. */
 int sh_kernels_available(const char *names[8]);
 
 /* Floats of workspace for one sequence of at most L tokens. */

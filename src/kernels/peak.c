@@ -58,3 +58,8 @@ double sh_peak_bf16(void) {
   libxsmm_set_target_archid(before);
   return f ? peak(bf16_product, &f) : 0;
 }
+
+double sh_peak_of(const sh_kernels *k) {
+  double bf16 = strcmp(k->precision, "bf16") ? 0 : sh_peak_bf16();
+  return bf16 > 0 ? bf16 : sh_peak_fp32();
+}

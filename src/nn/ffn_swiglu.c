@@ -64,6 +64,8 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   tape_view v = view(l, R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, R, 0)));
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *F *sh_max_threads());
+  sh_right right1 = sh_right_of(c, D, F, w1, F, false), right3 = sh_right_of(c, D, F, w3, F, false);
+  sh_right right2 = sh_right_of(c, F, D, w2, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(R, block);
@@ -71,15 +73,15 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
     float *g = v.g + r0 * D, *out = a->out[0] + r0 * D;
     c->k->rmsnorm(rows, D, f->eps, a->in[0] + r0 * D, D, v.norm + r0 * D, D, v.rstd + r0);
     for (int64_t r = r0; r < r0 + rows; r++) sh_drop_row(c, &dropout, r, 0, D, v.norm + r * D, v.g + r * D);
-    c->k->gemm(rows, F, D, g, D, w1, F, h1, F, false);
-    c->k->gemm(rows, F, D, g, D, w3, F, h3, F, false);
+    c->k->multiply(rows, g, D, &right1, h1, F, false);
+    c->k->multiply(rows, g, D, &right3, h3, F, false);
     c->k->silu(rows * F, h1, h);
     for (int64_t k = 0; k < rows * F; k++) h[k] *= h3[k];
     if (l->part == 0)
       memcpy(out, a->in[0] + r0 * D, sizeof(float) * (size_t)(rows * D));
     else
       memset(out, 0, sizeof(float) * (size_t)(rows * D));
-    c->k->gemm(rows, D, F, h, F, w2, D, out, D, true);
+    c->k->multiply(rows, h, F, &right2, out, D, true);
   }
   sh_arena_release(c->scratch, mark);
 }
@@ -105,18 +107,18 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   float *h = SH_ARENA_NEW(c->scratch, float, T *F), *d1 = SH_ARENA_NEW(c->scratch, float, T *F);
   float *d3 = SH_ARENA_NEW(c->scratch, float, T *F),
         *blocks = SH_ARENA_NEW(c->scratch, float, per_thread *sh_max_threads());
-  float *w1t = sh_transposed(c, D, F, sh_param_value(c->params, l->param[W1]), F);
-  float *w2t = sh_transposed(c, F, D, sh_param_value(c->params, l->param[W2]), D);
-  float *w3t = sh_transposed(c, D, F, sh_param_value(c->params, l->param[W3]), F);
+  sh_right w1t = sh_right_of(c, F, D, sh_param_value(c->params, l->param[W1]), F, true);
+  sh_right w2t = sh_right_of(c, D, F, sh_param_value(c->params, l->param[W2]), D, true);
+  sh_right w3t = sh_right_of(c, F, D, sh_param_value(c->params, l->param[W3]), F, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block), at = t0 * F;
     float *dh = blocks + per_thread * sh_thread(), *dg = dh + SH_TOKEN_BLOCK * F, *dx = a->din[0];
-    c->k->gemm(rows, F, D, a->dout[0] + t0 * D, D, w2t, F, dh, F, false);
+    c->k->multiply(rows, a->dout[0] + t0 * D, D, &w2t, dh, F, false);
     gate_back(c->k, rows * F, v.h1 + at, v.h3 + at, dh, h + at, d1 + at, d3 + at);
     if (!dx) continue;
-    c->k->gemm(rows, D, F, d1 + at, F, w1t, D, dg, D, false);
-    c->k->gemm(rows, D, F, d3 + at, F, w3t, D, dg, D, true);
+    c->k->multiply(rows, d1 + at, F, &w1t, dg, D, false);
+    c->k->multiply(rows, d3 + at, F, &w3t, dg, D, true);
     for (int64_t r = 0; r < rows; r++) sh_drop_row(c, &dropout, t0 + r, 0, D, dg + r * D, dg + r * D);
     c->k->rmsnorm_back(rows, D, v.norm + t0 * D, D, v.rstd + t0, dg, D, dx + t0 * D, D, a->add[0]);
     if (l->part == 0)

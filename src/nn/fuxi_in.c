@@ -5,6 +5,7 @@
 
 #include "nn/fuxi.h"
 #include "nn/linear.h"
+#include "nn/projection.h"
 
 enum { UVQK, POS_W, TS_W, TIME_A = TS_W, TIME_B, BUCKETS = 129 };
 
@@ -65,23 +66,15 @@ static void params(sh_layer *l, sh_params *p) {
   }
 }
 
-/* Tape: xn [T x D], rstd [T], z [T x width], vqk = silu(z) without u [T x rest]. */
-typedef struct tape_view {
-  float *xn, *rstd, *z, *vqk;
-} tape_view;
-static tape_view view(const sh_layer *l, int64_t T, float *tape) {
+static sh_projection projection(const sh_layer *l) {
   const sh_fuxi_conf *f = l->conf;
-  tape_view v = {.xn = tape};
-  v.rstd = v.xn + T * f->D;
-  v.z = v.rstd + (T + 15) / 16 * 16;
-  v.vqk = v.z + T * shape_of(l).width;
-  return v;
+  shape s = shape_of(l);
+  return (sh_projection){.D = f->D, .u = s.u, .v = s.v, .q = s.q, .eps = f->eps, .rms = true, .weight = l->param[UVQK]};
 }
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;
-  const sh_fuxi_conf *f = l->conf;
-  shape s = shape_of(l);
-  return T * f->D + (T + 15) / 16 * 16 + T * (s.width + s.rest);
+  sh_projection p = projection(l);
+  return sh_projection_tape(&p, T);
 }
 
 /* Gradients of what the maps are made of: one set a unit of work, so that units do not meet. */
@@ -111,51 +104,6 @@ static sh_fuxi_maps maps_of(const sh_layer *l, const sh_ctx *c, int64_t sequence
   return m;
 }
 
-/* Norm and projection of a block of tokens. In last-only inference u and q are needed for output rows only. */
-static void project_block(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, int64_t t, int64_t n) {
-  const sh_fuxi_conf *f = l->conf;
-  shape s = shape_of(l);
-  int64_t D = f->D, W = s.width, k = s.u + s.v + s.q; /* first column of k */
-  const float *w = sh_param_value(c->params, l->param[UVQK]);
-  float *xn = v.xn + t * D, *z = v.z + t * W;
-  c->k->rmsnorm(n, D, f->eps, a->in[0] + t * D, D, xn, D, v.rstd + t);
-  if (!a->row_token) {
-    c->k->gemm(n, W, D, xn, D, w, W, z, W, false);
-    for (int64_t i = 0; i < n; i++) {
-      c->k->silu(s.u, z + i * W, a->out[0] + (t + i) * s.u);
-      c->k->silu(s.rest, z + i * W + s.u, v.vqk + (t + i) * s.rest);
-    }
-  } else {
-    c->k->gemm(n, s.v, D, xn, D, w + s.u, W, z + s.u, W, false);
-    if (s.q) c->k->gemm(n, s.q, D, xn, D, w + k, W, z + k, W, false);
-    for (int64_t i = 0; i < n; i++) {
-      c->k->silu(s.v, z + i * W + s.u, v.vqk + (t + i) * s.rest);
-      c->k->silu(s.q, z + i * W + k, v.vqk + (t + i) * s.rest + s.v + s.q);
-    }
-  }
-}
-
-static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, float *q_rows) {
-  const sh_fuxi_conf *f = l->conf;
-  shape s = shape_of(l);
-  int64_t D = f->D, W = s.width;
-  const float *w = sh_param_value(c->params, l->param[UVQK]);
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < sh_token_blocks(a->T); block++)
-    project_block(l, c, a, v, block * SH_TOKEN_BLOCK, sh_block_rows(a->T, block));
-  if (!a->row_token) return;
-#pragma omp parallel for schedule(static)
-  for (int64_t r = 0; r < a->R; r++) {
-    const float *xn = v.xn + a->row_token[r] * D;
-    float *u = a->out[0] + r * s.u, *q = q_rows + r * s.q;
-    c->k->gemm(1, s.u, D, xn, D, w, W, u, s.u, false);
-    c->k->silu(s.u, u, u);
-    if (!s.q) continue;
-    c->k->gemm(1, s.q, D, xn, D, w + s.u + s.v, W, q, s.q, false);
-    c->k->silu(s.q, q, q);
-  }
-}
-
 static int64_t work_floats(const sh_layer *l, const sh_batch *b) {
   const sh_fuxi_conf *f = l->conf;
   return sh_attention_room(b, shape_of(l).q ? f->dqk : 0, f->dv);
@@ -176,7 +124,7 @@ static sh_heads_io head_of(const sh_layer *l, const sh_batch *b, const float *vq
   return io;
 }
 
-static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, const float *q_rows) {
+static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_projected v, const float *q_rows) {
   const sh_fuxi_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
@@ -211,8 +159,9 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *keep = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->T, 0));
   float *q_rows = a->row_token ? SH_ARENA_NEW(c->scratch, float, a->R *s.q) : NULL;
-  tape_view v = view(l, a->T, keep);
-  project(l, c, a, v, q_rows);
+  sh_projection p = projection(l);
+  sh_projected v = sh_projection_view(&p, a->T, keep);
+  sh_project(&p, c, a, v, q_rows);
   if (!a->again) attend(l, c, a, v, q_rows);
   statistics(c, a, s.u);
   sh_arena_release(c->scratch, mark);
@@ -235,7 +184,7 @@ static void add_map_grads(const sh_layer *l, const sh_ctx *c, const map_grads *g
 }
 
 /* Gradients of v, q, k (activated) into d [T x rest], of the maps into the parameter block. */
-static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, tape_view v, float *d) {
+static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, sh_projected v, float *d) {
   const sh_fuxi_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
@@ -263,36 +212,18 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, t
 }
 
 static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
-  const sh_fuxi_conf *f = l->conf;
   shape s = shape_of(l);
-  int64_t D = f->D, W = s.width, T = a->T;
-  tape_view v = view(l, T, a->tape);
+  int64_t T = a->T;
+  sh_projection p = projection(l);
+  sh_projected v = sh_projection_view(&p, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *dz = SH_ARENA_NEW(c->scratch, float, T *W), *d = SH_ARENA_NEW(c->scratch, float, T *s.rest);
-  float *dout = SH_ARENA_NEW(c->scratch, float, T *s.u);
+  float *d = SH_ARENA_NEW(c->scratch, float, T *s.rest), *dout = SH_ARENA_NEW(c->scratch, float, T *s.u);
   /* c fed the statistic too: d c = dout + 2 c dstats */
 #pragma omp parallel for schedule(static)
-  for (int64_t t = 0; t < T; t++) {
-    const float *o = a->out[1] + t * s.u, *g = a->dout[1] + t * s.u;
-    float twice = 2.f * a->dout[2][t];
-    for (int64_t k = 0; k < s.u; k++) dout[t * s.u + k] = g[k] + twice * o[k];
-  }
+  for (int64_t t = 0; t < T; t++)
+    c->k->add_affine(s.u, a->dout[1] + t * s.u, 0, 2 * (double)a->dout[2][t], a->out[1] + t * s.u, dout + t * s.u);
   attend_back(l, c, dout, v, d);
-  float *wt = sh_transposed(c, D, W, sh_param_value(c->params, l->param[UVQK]), W);
-  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < sh_token_blocks(T); block++) {
-    int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
-    float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
-    for (int64_t i = t; i < t + n; i++) {
-      c->k->silu_back(s.u, v.z + i * W, a->dout[0] + i * s.u, dz + i * W);
-      c->k->silu_back(s.rest, v.z + i * W + s.u, d + i * s.rest, dz + i * W + s.u);
-    }
-    if (!a->din[0]) continue;
-    c->k->gemm(n, D, W, dz + t * W, W, wt, D, dxn, D, false);
-    c->k->rmsnorm_back(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D, D, a->add[0]);
-  }
-  sh_linear_grad(c, T, D, W, v.xn, D, dz, W, sh_param_grad(c->params, l->param[UVQK]), W);
+  sh_project_back(&p, c, a, v, d);
   sh_arena_release(c->scratch, mark);
 }
 

@@ -60,36 +60,31 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_LINEAR, f->dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *gated = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, a->R *n);
+  sh_right right = sh_right_of(c, n, D, w, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
     for (int64_t r = r0; r < r0 + rows; r++) {
       const float *u = a->in[1] + r * n, *o = a->in[2] + r * n, *x = a->in[0] + sh_row_token(a, r) * D;
       float *y = gated + r * n, *out = a->out[0] + r * D, scale = scale_of(l, a, r);
-      for (int64_t k = 0; k < n; k++) y[k] = u[k] * (o[k] * scale);
+      c->k->gate(n, u, o, 0, scale, y);
       sh_drop_row(c, &dropout, sh_row_token(a, r), l->part * n, n, y, y);
       if (l->part == 0)
         for (int64_t k = 0; k < D; k++) out[k] = x[k] + bias[k];
       else
         memset(out, 0, sizeof(float) * (size_t)D);
     }
-    c->k->gemm(rows, D, n, gated + r0 * n, n, w, D, a->out[0] + r0 * D, D, true);
+    c->k->multiply(rows, gated + r0 * n, n, &right, a->out[0] + r0 * D, D, true);
   }
   sh_arena_release(c->scratch, mark);
 }
 
 /* From dy (dropout undone) of one row: du, the part of dc beside the statistic, and the gradient of the statistic. */
-static void gate_back(const sh_layer *l, const sh_args *a, int64_t t, int64_t n, const float *dy) {
-  const float *u = a->in[1] + t * n, *o = a->in[2] + t * n;
-  float *du = a->din[1] + t * n, *dc = a->din[2] + t * n, scale = scale_of(l, a, t);
-  double along = 0;
-  for (int64_t k = 0; k < n; k++) {
-    float dn = dy[k] * u[k];
-    du[k] = dy[k] * (o[k] * scale);
-    dc[k] = dn * scale;
-    along += (double)dn * (double)o[k];
-  }
-  a->din[3][t] = (float)(-0.5 * along * (double)scale * (double)scale * (double)scale / (double)all_columns(l->conf));
+static void gate_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, int64_t t, int64_t n, const float *dy) {
+  float scale = scale_of(l, a, t), sums[2];
+  c->k->gate_back(n, dy, NULL, NULL, a->in[1] + t * n, a->in[2] + t * n, 0, scale, a->din[1] + t * n, a->din[2] + t * n,
+                  sums);
+  a->din[3][t] = (float)(-0.5 * (double)sums[1] * (double)scale * (double)scale / (double)all_columns(l->conf));
 }
 
 static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
@@ -98,17 +93,17 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_LINEAR, f->dropout);
   assert(a->din[1] && a->din[2] && a->din[3] && !a->add[1] && !a->add[2] && !a->add[3]); /* read by this call alone */
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *wt = sh_transposed(c, n, D, sh_param_value(c->params, l->param[WEIGHT]), D);
+  sh_right wt = sh_right_of(c, D, n, sh_param_value(c->params, l->param[WEIGHT]), D, true);
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *n *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
     float *dy = blocks + SH_TOKEN_BLOCK * n * sh_thread();
-    c->k->gemm(rows, n, D, a->dout[0] + t0 * D, D, wt, n, dy, n, false);
+    c->k->multiply(rows, a->dout[0] + t0 * D, D, &wt, dy, n, false);
     for (int64_t t = t0; t < t0 + rows; t++) {
       float *row = dy + (t - t0) * n;
       sh_drop_row(c, &dropout, t, l->part * n, n, row, row);
-      gate_back(l, a, t, n, row);
+      gate_back(l, c, a, t, n, row);
     }
     sh_residual_back(l, a, t0, rows, D);
   }

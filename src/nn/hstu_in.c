@@ -4,6 +4,7 @@
 
 #include "nn/hstu.h"
 #include "nn/linear.h"
+#include "nn/projection.h"
 
 enum { UVQK, POS_W, TS_W };
 
@@ -49,24 +50,15 @@ static void params(sh_layer *l, sh_params *p) {
   l->param[TS_W] = sh_params_add(p, &bias);
 }
 
-/* Tape: xn [T x D], rstd [T], z [T x width], vqk = silu(z) without u [T x (width - u)]. */
-typedef struct tape_view {
-  float *xn, *rstd, *z, *vqk;
-} tape_view;
-static tape_view view(const sh_layer *l, int64_t T, float *tape) {
+static sh_projection projection(const sh_layer *l) {
   const sh_hstu_conf *f = l->conf;
   shape s = shape_of(l);
-  tape_view v = {.xn = tape};
-  v.rstd = v.xn + T * f->D;
-  v.z = v.rstd + (T + 15) / 16 * 16;
-  v.vqk = v.z + T * s.width;
-  return v;
+  return (sh_projection){.D = f->D, .u = s.u, .v = s.v, .q = s.q, .eps = f->eps, .weight = l->param[UVQK]};
 }
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;
-  const sh_hstu_conf *f = l->conf;
-  shape s = shape_of(l);
-  return T * f->D + (T + 15) / 16 * 16 + T * s.width + T * (s.width - s.u);
+  sh_projection p = projection(l);
+  return sh_projection_tape(&p, T);
 }
 
 static sh_rel_bias bias_of(const sh_layer *l, const sh_ctx *c, int64_t sequence, float *dpos, float *dts) {
@@ -84,50 +76,7 @@ static sh_rel_bias bias_of(const sh_layer *l, const sh_ctx *c, int64_t sequence,
   return b;
 }
 
-/* Norm and projection. u and q are needed for output rows only (last-only inference reads one row a sequence). */
-static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, float *q_rows) {
-  const sh_hstu_conf *f = l->conf;
-  shape s = shape_of(l);
-  int64_t D = f->D, W = s.width, rest = W - s.u;
-  const float *w = sh_param_value(c->params, l->param[UVQK]);
-#pragma omp parallel
-  {
-#pragma omp for schedule(static)
-    for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
-      int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->T, block);
-      float *xn = v.xn + t * D, *z = v.z + t * W;
-      c->k->layernorm(n, D, f->eps, a->in[0] + t * D, D, xn, D, v.rstd + t);
-      if (!a->row_token) {
-        c->k->gemm(n, W, D, xn, D, w, W, z, W, false);
-      } else { /* v and k for every token */
-        c->k->gemm(n, s.v, D, xn, D, w + s.u, W, z + s.u, W, false);
-        c->k->gemm(n, s.q, D, xn, D, w + s.u + s.v + s.q, W, z + s.u + s.v + s.q, W, false);
-      }
-      for (int64_t i = 0; i < n; i++) {
-        if (!a->row_token) {
-          c->k->silu(s.u, z + i * W, a->out[0] + (t + i) * s.u);
-          c->k->silu(rest, z + i * W + s.u, v.vqk + (t + i) * rest);
-        } else {
-          c->k->silu(s.v, z + i * W + s.u, v.vqk + (t + i) * rest);
-          c->k->silu(s.q, z + i * W + s.u + s.v + s.q, v.vqk + (t + i) * rest + s.v + s.q);
-        }
-      }
-    }
-    if (a->row_token) {
-#pragma omp for schedule(static)
-      for (int64_t r = 0; r < a->R; r++) {
-        const float *xn = v.xn + a->row_token[r] * D;
-        float *u = a->out[0] + r * s.u, *q = q_rows + r * s.q;
-        c->k->gemm(1, s.u, D, xn, D, w, W, u, s.u, false);
-        c->k->gemm(1, s.q, D, xn, D, w + s.u + s.v, W, q, s.q, false);
-        c->k->silu(s.u, u, u);
-        c->k->silu(s.q, q, q);
-      }
-    }
-  }
-}
-
-static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, const float *q_rows) {
+static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_projected v, const float *q_rows) {
   const sh_hstu_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
@@ -166,15 +115,16 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *keep = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->T, 0));
   float *q_rows = a->row_token ? SH_ARENA_NEW(c->scratch, float, a->R *shape_of(l).q) : NULL;
-  tape_view v = view(l, a->T, keep);
-  project(l, c, a, v, q_rows);
+  sh_projection p = projection(l);
+  sh_projected v = sh_projection_view(&p, a->T, keep);
+  sh_project(&p, c, a, v, q_rows);
   if (!a->again) attend(l, c, a, v, q_rows);
   statistics(c, a, shape_of(l).u);
   sh_arena_release(c->scratch, mark);
 }
 
 /* Gradients of v, q, k (activated) into d [T x (width - u)], of the bias tables into the parameter block. */
-static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, tape_view v, float *d) {
+static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, sh_projected v, float *d) {
   const sh_hstu_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
@@ -218,36 +168,20 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, t
 }
 
 static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
-  const sh_hstu_conf *f = l->conf;
   shape s = shape_of(l);
-  int64_t D = f->D, W = s.width, rest = W - s.u, T = a->T;
-  tape_view v = view(l, T, a->tape);
+  int64_t T = a->T;
+  sh_projection p = projection(l);
+  sh_projected v = sh_projection_view(&p, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *dz = SH_ARENA_NEW(c->scratch, float, T *W), *d = SH_ARENA_NEW(c->scratch, float, T *rest);
-  float *dout = SH_ARENA_NEW(c->scratch, float, T *s.u);
+  float *d = SH_ARENA_NEW(c->scratch, float, T *(s.width - s.u)), *dout = SH_ARENA_NEW(c->scratch, float, T *s.u);
   /* o fed the statistics too: d o = dout + dstats_0 + 2 o dstats_1 */
 #pragma omp parallel for schedule(static)
   for (int64_t t = 0; t < T; t++) {
-    const float *o = a->out[1] + t * s.u, *g = a->dout[1] + t * s.u;
     const double *ds = sh_hstu_sums((float *)(uintptr_t)a->dout[2], t);
-    for (int64_t k = 0; k < s.u; k++) dout[t * s.u + k] = g[k] + (float)(ds[0] + 2 * (double)o[k] * ds[1]);
+    c->k->add_affine(s.u, a->dout[1] + t * s.u, ds[0], 2 * ds[1], a->out[1] + t * s.u, dout + t * s.u);
   }
   attend_back(l, c, dout, v, d);
-  float *wt = sh_transposed(c, D, W, sh_param_value(c->params, l->param[UVQK]), W);
-  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < sh_token_blocks(T); block++) {
-    int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
-    float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
-    for (int64_t i = t; i < t + n; i++) {
-      c->k->silu_back(s.u, v.z + i * W, a->dout[0] + i * s.u, dz + i * W);
-      c->k->silu_back(rest, v.z + i * W + s.u, d + i * rest, dz + i * W + s.u);
-    }
-    if (!a->din[0]) continue;
-    c->k->gemm(n, D, W, dz + t * W, W, wt, D, dxn, D, false);
-    c->k->layernorm_back(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D, D, a->add[0]);
-  }
-  sh_linear_grad(c, T, D, W, v.xn, D, dz, W, sh_param_grad(c->params, l->param[UVQK]), W);
+  sh_project_back(&p, c, a, v, d);
   sh_arena_release(c->scratch, mark);
 }
 

@@ -59,20 +59,17 @@ static void moments(const sh_layer *l, const float *stats, int64_t r, float *mea
   *rstd = (float)(1.0 / sqrt((var > 0 ? var : 0) + (double)f->eps));
 }
 
-/* y [copies * n] of one row, before dropout; norm[n] = LN(o). */
-static void gate(const sh_layer *l, const sh_args *a, int64_t r, int64_t n, float *norm, float *y) {
+/* y [copies * n] of one row, before dropout. */
+static void gate(const sh_layer *l, const sh_ctx *c, const sh_args *a, int64_t r, int64_t n, float *y) {
+  const sh_hstu_conf *f = l->conf;
   const float *u = a->in[1] + r * n, *o = a->in[2] + r * n;
   float mean, rstd;
   moments(l, a->in[3], r, &mean, &rstd);
-  for (int64_t k = 0; k < n; k++) norm[k] = (o[k] - mean) * rstd;
-  const sh_hstu_conf *f = l->conf;
-  float *product = y;
   if (f->concat_ua) {
     memcpy(y, u, sizeof(float) * (size_t)n);
-    memcpy(y + n, norm, sizeof(float) * (size_t)n);
-    product = y + 2 * n;
+    for (int64_t k = 0; k < n; k++) y[n + k] = (o[k] - mean) * rstd;
   }
-  for (int64_t k = 0; k < n; k++) product[k] = u[k] * norm[k];
+  c->k->gate(n, u, o, mean, rstd, f->concat_ua ? y + 2 * n : y);
 }
 
 /* Dropout of one row's y, element = global column of [copies x H dv]. */
@@ -89,12 +86,12 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_LINEAR, f->dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *y_all = a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, a->R *in);
-  float *norms = SH_ARENA_NEW(c->scratch, float, n *sh_max_threads());
+  sh_right right = sh_right_of(c, in, D, w, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
     for (int64_t r = r0; r < r0 + rows; r++) {
-      gate(l, a, r, n, norms + n * sh_thread(), y_all + r * in);
+      gate(l, c, a, r, n, y_all + r * in);
       drop(l, c, &dropout, sh_row_token(a, r), n, y_all + r * in);
       const float *x = a->in[0] + sh_row_token(a, r) * D;
       float *out = a->out[0] + r * D;
@@ -103,27 +100,21 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
       else
         memset(out, 0, sizeof(float) * (size_t)D);
     }
-    c->k->gemm(rows, D, in, y_all + r0 * in, in, w, D, a->out[0] + r0 * D, D, true);
+    c->k->multiply(rows, y_all + r0 * in, in, &right, a->out[0] + r0 * D, D, true);
   }
   sh_arena_release(c->scratch, mark);
 }
 
 /* From dy (dropout undone) of one row: du, do and the gradients of the two statistics. */
-static void gate_back(const sh_layer *l, const sh_args *a, int64_t t, int64_t n, const float *dy, float *norm,
-                      float *du, float *dob, double *ds) {
+static void gate_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, int64_t t, int64_t n, const float *dy) {
   const sh_hstu_conf *f = l->conf;
-  const float *u = a->in[1] + t * n, *o = a->in[2] + t * n, *product = f->concat_ua ? dy + 2 * n : dy;
-  double count = (double)f->H * f->dv;
-  float mean, rstd, sum = 0, along = 0;
+  bool all = f->concat_ua;
+  double count = (double)f->H * f->dv, *ds = sh_hstu_sums(a->din[3], t);
+  float mean, rstd, sums[2];
   moments(l, a->in[3], t, &mean, &rstd);
-  for (int64_t k = 0; k < n; k++) norm[k] = (o[k] - mean) * rstd;
-  for (int64_t k = 0; k < n; k++) du[k] = product[k] * norm[k] + (f->concat_ua ? dy[k] : 0);
-  for (int64_t k = 0; k < n; k++) {
-    float dn = product[k] * u[k] + (f->concat_ua ? dy[n + k] : 0);
-    sum += dn, along += dn * norm[k];
-    dob[k] = dn * rstd;
-  }
-  double dmean = -(double)rstd * (double)sum, dvar = -0.5 * (double)rstd * (double)rstd * (double)along;
+  c->k->gate_back(n, all ? dy + 2 * n : dy, all ? dy : NULL, all ? dy + n : NULL, a->in[1] + t * n, a->in[2] + t * n,
+                  mean, rstd, a->din[1] + t * n, a->din[2] + t * n, sums);
+  double dmean = -(double)rstd * (double)sums[0], dvar = -0.5 * (double)rstd * (double)rstd * (double)sums[1];
   ds[0] = (dmean - 2 * (double)mean * dvar) / count;
   ds[1] = dvar / count;
 }
@@ -134,17 +125,17 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_LINEAR, f->dropout);
   assert(a->din[1] && a->din[2] && a->din[3] && !a->add[1] && !a->add[2] && !a->add[3]); /* read by this call alone */
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *wt = sh_transposed(c, in, D, sh_param_value(c->params, l->param[O_WEIGHT]), D);
-  float *blocks = SH_ARENA_NEW(c->scratch, float, (SH_TOKEN_BLOCK * in + n) * sh_max_threads());
+  sh_right wt = sh_right_of(c, D, in, sh_param_value(c->params, l->param[O_WEIGHT]), D, true);
+  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *in *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
-    float *dy = blocks + (SH_TOKEN_BLOCK * in + n) * sh_thread(), *norm = dy + SH_TOKEN_BLOCK * in;
-    c->k->gemm(rows, in, D, a->dout[0] + t0 * D, D, wt, in, dy, in, false);
+    float *dy = blocks + SH_TOKEN_BLOCK * in * sh_thread();
+    c->k->multiply(rows, a->dout[0] + t0 * D, D, &wt, dy, in, false);
     for (int64_t t = t0; t < t0 + rows; t++) {
       float *row = dy + (t - t0) * in;
       drop(l, c, &dropout, t, n, row);
-      gate_back(l, a, t, n, row, norm, a->din[1] + t * n, a->din[2] + t * n, sh_hstu_sums(a->din[3], t));
+      gate_back(l, c, a, t, n, row);
     }
     sh_residual_back(l, a, t0, rows, D);
   }

@@ -3,38 +3,46 @@
 #include <omp.h>
 #include <string.h>
 
-#include "kernels/gemm.h"
-
 int sh_max_threads(void) { return omp_get_max_threads(); }
 int sh_thread(void) { return omp_get_thread_num(); }
 
-/* Tokens in one pass of a weight-gradient tile, and in one independent partial sum. */
-enum { PASS = 256, PARTIAL = 8192, MAX_PARTIALS = 16 };
+/* Tokens in one pass of a weight gradient and in one partial sum, entries of dW that one unit of work sums (half of an
+ * L2 cache), most units. */
+enum { PASS = 256, PARTIAL = 512, ENTRIES = 128 * 1024, UNITS = 64 };
 
-/* Work = (partial sum over a token range) x (column tile); partials are added in order. */
+/* Units of work = (partial sum over a token range) x (columns of dW); a function of the batch alone. */
+typedef struct cut {
+  int64_t parts, groups, width; /* columns in a group */
+} cut;
+static cut cut_of(int64_t T, int64_t K, int64_t N) {
+  cut w = {.parts = (T + PARTIAL - 1) / PARTIAL, .width = ENTRIES / K / SH_PANEL * SH_PANEL};
+  if (w.width < SH_PANEL) w.width = SH_PANEL;
+  w.groups = (N + w.width - 1) / w.width;
+  if (w.parts * w.groups > UNITS) w.parts = w.groups < UNITS ? UNITS / w.groups : 1;
+  return w;
+}
+
+int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N) { return cut_of(T, K, N).parts * K * N; }
+
+/* Partials are added in order. */
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw) {
-  int64_t parts = (T + PARTIAL - 1) / PARTIAL, width = N <= 256 ? 32 : 64;
-  if (parts > MAX_PARTIALS) parts = MAX_PARTIALS;
-  if (parts < 1) parts = 1;
-  int64_t tiles = (N + width - 1) / width;
+  if (T == 0 || K == 0) return;
+  cut w = cut_of(T, K, N);
   sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *partial = SH_ARENA_NEW(c->scratch, float, parts *K *N);
+  float *partial = SH_ARENA_NEW(c->scratch, float, sh_linear_grad_floats(T, K, N));
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t p = 0; p < parts; p++)
-    for (int64_t tile = 0; tile < tiles; tile++) {
-      int64_t n0 = tile * width, n = N - n0 < width ? N - n0 : width, end = T * (p + 1) / parts;
-      float *to = partial + p * K * N + n0;
-      if (T == 0)
-        for (int64_t k = 0; k < K; k++) memset(to + k * N, 0, sizeof(float) * (size_t)n);
-      for (int64_t t = T * p / parts, first = t; t < end; t += PASS) {
-        int64_t rows = end - t < PASS ? end - t : PASS;
-        c->k->gemm_tn(K, n, rows, x + t * ldx, ldx, dy + t * lddy + n0, lddy, to, N, t > first);
-      }
+  for (int64_t p = 0; p < w.parts; p++)
+    for (int64_t group = 0; group < w.groups; group++) {
+      int64_t n0 = group * w.width, n = N - n0 < w.width ? N - n0 : w.width;
+      int64_t first = T * p / w.parts, end = T * (p + 1) / w.parts;
+      for (int64_t t = first; t < end; t += PASS)
+        c->k->multiply_tn(K, n, end - t < PASS ? end - t : PASS, x + t * ldx, ldx, dy + t * lddy + n0, lddy,
+                          partial + p * K * N + n0, N, t > first);
     }
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < K; k++)
-    for (int64_t p = 0; p < parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
+    for (int64_t p = 0; p < w.parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
   sh_arena_release(c->scratch, mark);
 }
 
@@ -50,11 +58,12 @@ void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int6
   sh_arena_release(c->scratch, mark);
 }
 
-float *sh_transposed(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw) {
-  float *t = SH_ARENA_NEW(c->scratch, float, K *N);
+sh_right sh_right_of(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw, bool transposed) {
+  sh_right r = {.K = K, .N = N, .packed = SH_ARENA_NEW(c->scratch, float, c->k->right_room(K, N))};
 #pragma omp parallel for schedule(static)
-  for (int64_t n = 0; n < N; n += 64) sh_transpose(K, N - n < 64 ? N - n : 64, W + n, ldw, t + n * K, K);
-  return t;
+  for (int64_t n = 0; n < N; n += SH_PANEL)
+    c->k->right_pack(&r, W, ldw, transposed, n, N - n < SH_PANEL ? N : n + SH_PANEL);
+  return r;
 }
 
 void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first, int64_t n, const float *x, float *y) {

@@ -20,11 +20,15 @@ static inline int64_t sh_block_rows(int64_t rows, int64_t block) {
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw);
 
+/* Floats of scratch that it takes. */
+int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N);
+
 /* sum[N] += column sums of dy[T x N]. Parallel inside. */
 void sh_column_sums(const sh_ctx *c, int64_t T, int64_t N, const float *dy, int64_t lddy, float *sum);
 
-/* W^T [N x K] tight in the scratch arena. */
-float *sh_transposed(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw);
+/* The right-hand operand B [K x N] of c->k->multiply, in the scratch arena: W, or W^T (W is then [N x K]). Parallel
+ * inside: prepare it once a call, before the loop over token blocks. */
+sh_right sh_right_of(const sh_ctx *c, int64_t K, int64_t N, const float *W, int64_t ldw, bool transposed);
 
 /* x[n] copied from `row` of token t, or its last-only image: the token an output row belongs to. */
 static inline int64_t sh_row_token(const sh_args *a, int64_t row) { return a->row_token ? a->row_token[row] : row; }

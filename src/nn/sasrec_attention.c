@@ -62,11 +62,10 @@ static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   return T * f->D + (T + 15) / 16 * 16 + 4 * T * local_width(l);
 }
 
-/* out[rows x n] = bias + x[rows x D] W; W's rows are ldw apart. */
-static void affine(const sh_ctx *c, int64_t rows, int64_t n, int64_t D, const float *x, const float *W, int64_t ldw,
-                   const float *bias, float *out) {
-  for (int64_t i = 0; i < rows; i++) memcpy(out + i * n, bias, sizeof(float) * (size_t)n);
-  c->k->gemm(rows, n, D, x, D, W, ldw, out, n, true);
+/* out[rows x N] = bias + x[rows x K] W. */
+static void affine(const sh_ctx *c, int64_t rows, const float *x, const sh_right *W, const float *bias, float *out) {
+  for (int64_t i = 0; i < rows; i++) memcpy(out + i * W->N, bias, sizeof(float) * (size_t)W->N);
+  c->k->multiply(rows, x, W->K, W, out, W->N, true);
 }
 
 /* Norm and projections: q for output rows (last-only inference reads one row a sequence), k and v for every token. */
@@ -74,6 +73,7 @@ static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_v
   const sh_sasrec_conf *f = l->conf;
   int64_t D = f->D, W = local_width(l);
   const float *w = sh_param_value(c->params, l->param[QKV_WEIGHT]), *b = sh_param_value(c->params, l->param[QKV_BIAS]);
+  sh_right wq = sh_right_of(c, D, W, w, 3 * W, false), wkv = sh_right_of(c, D, 2 * W, w + W, 3 * W, false);
 #pragma omp parallel
   {
 #pragma omp for schedule(static) nowait
@@ -84,12 +84,12 @@ static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_v
       else
         for (int64_t r = r0; r < r0 + rows; r++)
           c->k->layernorm(1, D, f->eps, a->in[0] + a->row_token[r] * D, D, v.Q + r * D, D, v.rstd + r);
-      affine(c, rows, W, D, v.Q + r0 * D, w, 3 * W, b, v.q + r0 * W);
+      affine(c, rows, v.Q + r0 * D, &wq, b, v.q + r0 * W);
     }
 #pragma omp for schedule(static)
     for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
       int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->T, block);
-      affine(c, rows, 2 * W, D, a->in[0] + t0 * D, w + W, 3 * W, b + W, v.kv + t0 * 2 * W);
+      affine(c, rows, a->in[0] + t0 * D, &wkv, b + W, v.kv + t0 * 2 * W);
     }
   }
 }
@@ -144,6 +144,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   tape_view v = view(l, a->T, a->R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->T, 0)));
   project(l, c, a, v);
   attend(l, c, a, v);
+  sh_right right = sh_right_of(c, W, D, w, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
@@ -151,7 +152,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
     const float *Q = v.Q + r0 * D;
     for (int64_t i = 0; i < rows && l->part == 0; i++)
       for (int64_t k = 0; k < D; k++) out[i * D + k] = Q[i * D + k] + bias[k];
-    c->k->gemm(rows, D, W, v.m + r0 * W, W, w, D, out, D, l->part == 0);
+    c->k->multiply(rows, v.m + r0 * W, W, &right, out, D, l->part == 0);
   }
   sh_arena_release(c->scratch, mark);
 }
@@ -184,16 +185,17 @@ static void input_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, tap
                        const float *dkv) {
   const sh_sasrec_conf *f = l->conf;
   int64_t D = f->D, W = local_width(l);
-  float *wt = sh_transposed(c, D, 3 * W, sh_param_value(c->params, l->param[QKV_WEIGHT]), 3 * W);
+  const float *w = sh_param_value(c->params, l->param[QKV_WEIGHT]);
+  sh_right wq = sh_right_of(c, W, D, w, 3 * W, true), wkv = sh_right_of(c, 2 * W, D, w + W, 3 * W, true);
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->T, block);
     float *dQ = blocks + SH_TOKEN_BLOCK * D * sh_thread(), *dx = a->din[0] + t0 * D;
     if (l->part == 0) memcpy(dQ, a->dout[0] + t0 * D, sizeof(float) * (size_t)(rows * D));
-    c->k->gemm(rows, D, W, dq + t0 * W, W, wt, D, dQ, D, l->part == 0);
+    c->k->multiply(rows, dq + t0 * W, W, &wq, dQ, D, l->part == 0);
     c->k->layernorm_back(rows, D, v.Q + t0 * D, D, v.rstd + t0, dQ, D, dx, D, a->add[0]);
-    c->k->gemm(rows, D, 2 * W, dkv + t0 * 2 * W, 2 * W, wt + W * D, D, dx, D, true);
+    c->k->multiply(rows, dkv + t0 * 2 * W, 2 * W, &wkv, dx, D, true);
   }
 }
 
@@ -204,11 +206,11 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *dm = SH_ARENA_NEW(c->scratch, float, T *W), *dq = SH_ARENA_NEW(c->scratch, float, T *W);
   float *dkv = SH_ARENA_NEW(c->scratch, float, T * 2 * W);
-  float *wt = sh_transposed(c, W, D, sh_param_value(c->params, l->param[O_WEIGHT]), D);
+  sh_right wt = sh_right_of(c, D, W, sh_param_value(c->params, l->param[O_WEIGHT]), D, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK;
-    c->k->gemm(sh_block_rows(T, block), W, D, a->dout[0] + t0 * D, D, wt, W, dm + t0 * W, W, false);
+    c->k->multiply(sh_block_rows(T, block), a->dout[0] + t0 * D, D, &wt, dm + t0 * W, W, false);
   }
   attend_back(l, c, a, v, dm, dq, dkv);
   if (a->din[0]) input_back(l, c, a, v, dq, dkv);

@@ -83,6 +83,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop drop_out = sh_layer_drop(l, c, SH_SITE_DROP_FFN_OUT, f->ffn_dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   tape_view v = view(l, a->R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->R, 0)));
+  sh_right right1 = sh_right_of(c, D, F, w1, F, false), right2 = sh_right_of(c, F, D, w2, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
     int64_t r0 = block * SH_TOKEN_BLOCK, end = r0 + sh_block_rows(a->R, block);
@@ -91,11 +92,11 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
       memcpy(v.s + r * F, b1, sizeof(float) * (size_t)F);
       if (l->part == 0) memcpy(a->out[0] + r * D, b2, sizeof(float) * (size_t)D);
     }
-    c->k->gemm(end - r0, F, D, v.z + r0 * D, D, w1, F, v.s + r0 * F, F, true);
+    c->k->multiply(end - r0, v.z + r0 * D, D, &right1, v.s + r0 * F, F, true);
     activate(f->gelu, (end - r0) * F, v.s + r0 * F, v.hidden + r0 * F);
     for (int64_t r = r0; r < end; r++)
       sh_drop_row(c, &drop_hidden, sh_row_token(a, r), l->part * F, F, v.hidden + r * F, v.hidden + r * F);
-    c->k->gemm(end - r0, D, F, v.hidden + r0 * F, F, w2, D, a->out[0] + r0 * D, D, l->part == 0);
+    c->k->multiply(end - r0, v.hidden + r0 * F, F, &right2, a->out[0] + r0 * D, D, l->part == 0);
     for (int64_t r = r0; r < end; r++) { /* dropout is linear: the parts' sum has the mask of the whole */
       float *out = a->out[0] + r * D;
       sh_drop_row(c, &drop_out, sh_row_token(a, r), 0, D, out, out);
@@ -113,20 +114,20 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   tape_view v = view(l, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *dy = SH_ARENA_NEW(c->scratch, float, T *D), *ds = SH_ARENA_NEW(c->scratch, float, T *F);
-  float *w1t = sh_transposed(c, D, F, sh_param_value(c->params, l->param[W1]), F);
-  float *w2t = sh_transposed(c, F, D, sh_param_value(c->params, l->param[W2]), D);
+  sh_right w1t = sh_right_of(c, F, D, sh_param_value(c->params, l->param[W1]), F, true);
+  sh_right w2t = sh_right_of(c, D, F, sh_param_value(c->params, l->param[W2]), D, true);
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
     for (int64_t t = t0; t < t0 + rows; t++) sh_drop_row(c, &drop_out, t, 0, D, a->dout[0] + t * D, dy + t * D);
-    c->k->gemm(rows, F, D, dy + t0 * D, D, w2t, F, ds + t0 * F, F, false);
+    c->k->multiply(rows, dy + t0 * D, D, &w2t, ds + t0 * F, F, false);
     for (int64_t t = t0; t < t0 + rows; t++) sh_drop_row(c, &drop_hidden, t, l->part * F, F, ds + t * F, ds + t * F);
     activate_back(f->gelu, rows * F, v.s + t0 * F, ds + t0 * F);
     if (!a->din[0]) continue;
     float *dz = blocks + SH_TOKEN_BLOCK * D * sh_thread();
     if (l->part == 0) memcpy(dz, a->dout[0] + t0 * D, sizeof(float) * (size_t)(rows * D));
-    c->k->gemm(rows, D, F, ds + t0 * F, F, w1t, D, dz, D, l->part == 0);
+    c->k->multiply(rows, ds + t0 * F, F, &w1t, dz, D, l->part == 0);
     c->k->layernorm_back(rows, D, v.z + t0 * D, D, v.rstd + t0, dz, D, a->din[0] + t0 * D, D, a->add[0]);
   }
   sh_linear_grad(c, T, F, D, v.hidden, F, dy, D, sh_param_grad(c->params, l->param[W2]), D);

@@ -92,9 +92,9 @@ static void announce(const sh_bench_state *b, const sh_bench_sequences *own, con
   const sh_conf_model *m = &t->conf.model;
   if (!b->out) return;
   if (*b->shape) fprintf(b->out, "shape   %s\n", b->shape);
-  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels\n", sh_version(), sh_commit(),
+  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels, precision %s\n", sh_version(), sh_commit(),
           t->grid->world.size, t->grid->world.size == 1 ? "" : "s", sh_threads(), sh_threads() == 1 ? "" : "s",
-          t->kernels->name);
+          t->kernels->name, t->kernels->precision);
   if (own && own->length)
     fprintf(b->out, "data    synthetic, every history %lld inputs long\n", (long long)own->length);
   else if (own)

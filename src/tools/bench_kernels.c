@@ -40,7 +40,10 @@ typedef struct env {
 
 static void k_gemm(void *arg) {
   env *e = arg;
-  BLOCKS(e) e->k->gemm(NROWS(e), e->W, e->D, e->x + T0 * e->D, e->D, e->w, e->W, e->z + T0 * e->W, e->W, false);
+  sh_arena_mark mark = sh_arena_save(e->c.scratch);
+  sh_right w = sh_right_of(&e->c, e->D, e->W, e->w, e->W, false);
+  BLOCKS(e) e->k->multiply(NROWS(e), e->x + T0 * e->D, e->D, &w, e->z + T0 * e->W, e->W, false);
+  sh_arena_release(e->c.scratch, mark);
 }
 static void k_weight_grad(void *arg) {
   env *e = arg;

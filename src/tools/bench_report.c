@@ -5,6 +5,11 @@
 #include "core/timer.h"
 #include "tools/bench_internal.h"
 
+/* Of the precision that the products of linear layers have. */
+static double own_peak(const sh_bench_state *b) {
+  return b->peak_bf16 > 0 && !strcmp(b->t->kernels->precision, "bf16") ? b->peak_bf16 : b->peak;
+}
+
 void sh_bench_title(sh_bench_state *b, const char *title) {
   if (!b->out) return;
   fprintf(b->out, "\n%-40s %10s %7s %9s %8s %8s %9s\n", title, "ms", "share", "GFLOP/s", "of peak", "GB/s", "of triad");
@@ -31,7 +36,7 @@ static void print_row(const sh_bench_state *b, const sh_bench_row *r, double sha
     fprintf(b->out, " %5.1f %%", 100 * r->seconds / share);
   else
     fprintf(b->out, " %7s", "");
-  print_rate(b->out, 9, r->flops, r->seconds, b->peak);
+  print_rate(b->out, 9, r->flops, r->seconds, own_peak(b));
   print_rate(b->out, 8, r->bytes, r->seconds, b->triad);
   fputc('\n', b->out);
   fflush(b->out);
@@ -79,8 +84,8 @@ double sh_bench_time(void (*call)(void *), void *arg) {
 }
 
 double sh_bench_mfu(const sh_bench_state *b) {
-  if (b->tokens_per_second <= 0 || b->peak <= 0) return 0;
-  return b->step_flops / b->step_tokens * b->tokens_per_second / b->peak;
+  if (b->tokens_per_second <= 0 || own_peak(b) <= 0) return 0;
+  return b->step_flops / b->step_tokens * b->tokens_per_second / own_peak(b);
 }
 
 void sh_bench_summary(const sh_bench_state *b, FILE *f) {
@@ -103,10 +108,12 @@ void sh_bench_summary(const sh_bench_state *b, FILE *f) {
 
 void sh_bench_json(const sh_bench_state *b, FILE *f) {
   const sh_trainer *t = b->t;
-  fprintf(
-      f, "{\"shape\":\"%s\",\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%s\"",
-      b->shape, t->conf.model.name, (long long)t->conf.model.layers, t->model.width, t->grid->world.size,
-      (long long)t->conf.train.threads, t->kernels->name);
+  fprintf(f,
+          "{\"shape\":\"%s\",\"model\":\"%s\",\"layers\":%lld,\"width\":%d,\"ranks\":%d,\"threads\":%lld,\"isa\":\"%"
+          "s\",\"precision\":"
+          "\"%s\"",
+          b->shape, t->conf.model.name, (long long)t->conf.model.layers, t->model.width, t->grid->world.size,
+          (long long)t->conf.train.threads, t->kernels->name, t->kernels->precision);
   fprintf(f, ",\"peak_gflops\":%.6g,\"triad_gbs\":%.6g", b->peak * 1e-9, b->triad * 1e-9);
   if (b->peak_bf16 > 0) fprintf(f, ",\"peak_bf16_gflops\":%.6g", b->peak_bf16 * 1e-9);
   if (b->tokens_per_second > 0)

@@ -124,7 +124,7 @@ sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
                     .last_comm = sh_comm_seconds(),
                     .last_tokens = t->state.tokens,
                     .last_step = t->state.step,
-                    .peak = sh_peak_fp32()};
+                    .peak = sh_peak_of(t->kernels)};
   sh_sum_f64(&t->grid->world, &j->peak, 1);
   j->last_time = sh_now();
   return sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);

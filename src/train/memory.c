@@ -11,7 +11,7 @@
 #include "optim/rows.h"
 #include "train/trainer.h"
 
-enum { FLOAT = sizeof(float), PARTIAL_TOKENS = 8192, MAX_PARTIALS = 16 };
+enum { FLOAT = sizeof(float) };
 
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -47,14 +47,19 @@ static int64_t table_bytes(const sh_config *c, const sh_memory_shape *s) {
   return own * (floats + 2) * FLOAT + s->items * (int64_t)(sizeof(int32_t) + sizeof(int64_t));
 }
 
-/* Inside one call: gradients of what its tape holds, transposed weights, partial sums of weight gradients (as
- * nn/linear.c cuts them) and of bias tables, and a thread's attention tiles. */
+/* Inside one call: gradients of what its tape holds, prepared weights, partial sums of weight gradients and
+ * of bias tables, and a thread's attention tiles. */
 static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memory_shape *s, int call) {
   const sh_call *k = &m->call[call];
-  int64_t floats = larger(k->layer.ops->tape(&k->layer, s->tokens, s->sequences), s->tokens * m->width), params = 0;
-  int64_t parts = larger(1, smaller(MAX_PARTIALS, s->tokens / PARTIAL_TOKENS + 1)), heads = c->model.heads;
-  for (int r = k->param_first; r < k->param_last; r++) params += m->params.row[r].size;
-  floats += params * (1 + parts);
+  int64_t floats = larger(k->layer.ops->tape(&k->layer, s->tokens, s->sequences), s->tokens * m->width), params = 0,
+          partials = 0;
+  int64_t heads = c->model.heads;
+  for (int r = k->param_first; r < k->param_last; r++) {
+    const sh_param *p = &m->params.row[r];
+    params += p->size;
+    if (p->ndim == 2) partials = larger(partials, sh_linear_grad_floats(s->tokens, p->dim[0], p->dim[1]));
+  }
+  floats += params + partials;
   int64_t dqk = c->model.dqk ? c->model.dqk : c->model.width / heads;
   int64_t dv = c->model.dv ? c->model.dv : c->model.width / heads;
   floats += s->threads * sh_attention_work(s->longest, dqk, dv);

@@ -49,9 +49,9 @@ static void announce(const sh_trainer *t) {
     sh_info("        %lld users have too few events to train on", (long long)t->samples.skipped_users);
   sh_info("model   %s: %lld dense parameters, table item %lld x %d", t->conf.model.name,
           (long long)sh_params_count(&t->model.params), (long long)d->items, t->model.width);
-  sh_info("grid    %d rank%s (data %d, tensor %d), %d thread%s each, %s kernels", t->grid->world.size,
+  sh_info("grid    %d rank%s (data %d, tensor %d), %d thread%s each, %s kernels, precision %s", t->grid->world.size,
           t->grid->world.size == 1 ? "" : "s", t->grid->data.size, t->grid->tensor.size, sh_threads(),
-          sh_threads() == 1 ? "" : "s", t->kernels->name);
+          sh_threads() == 1 ? "" : "s", t->kernels->name, t->kernels->precision);
 }
 
 static sh_status check_grid(const sh_config *c, int ranks) {

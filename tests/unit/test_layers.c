@@ -170,12 +170,33 @@ static void fast_kernels(void **state) {
   assert_int_equal(failed, 0);
 }
 
+/* Operands have 8 significant bits: forward and gradients agree with fp32 to two per cent (a ReLU may switch). */
+static void bf16(void **state) {
+  (void)state;
+  int failed = 0;
+  for (int i = 0; i < CASES; i++) {
+    bench want, got;
+    sh_kernels room;
+    const sh_kernels *tables[2] = {sh_kernels_bf16(), sh_kernels_emulate_bf16(sh_kernels_best(), &room)};
+    sh_layer_bench_open(&want, &cases[i], true, &sh_kernels_ref, 0, 1);
+    sh_layer_bench_run(&want);
+    for (int k = 0; k < 2; k++) {
+      sh_layer_bench_open(&got, &cases[i], true, tables[k], 0, 1);
+      sh_layer_bench_run(&got);
+      failed += sh_layer_bench_compare(tables[k]->precision, &got, &want, 2e-2);
+      sh_layer_bench_close(&got);
+    }
+    sh_layer_bench_close(&want);
+  }
+  assert_int_equal(failed, 0);
+}
+
 static void any_number_of_threads(void **state) {
   (void)state;
   int before = omp_get_max_threads(), failed = 0;
-  const sh_kernels *tables[2] = {sh_kernels_best(), &sh_kernels_ref};
+  const sh_kernels *tables[3] = {sh_kernels_best(), &sh_kernels_ref, sh_kernels_bf16()};
   for (int i = 0; i < CASES; i++)
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
       bench want, got;
       omp_set_num_threads(1);
       sh_layer_bench_open(&want, &cases[i], true, tables[k], 0, 1);
@@ -392,6 +413,7 @@ int main(void) {
       cmocka_unit_test(every_layer_has_a_case),
       cmocka_unit_test(finite_differences),
       cmocka_unit_test(fast_kernels),
+      cmocka_unit_test(bf16),
       cmocka_unit_test(any_number_of_threads),
       cmocka_unit_test(adding),
       cmocka_unit_test(last_only),

@@ -27,6 +27,10 @@ void SH_FN(random_words)(const sh_draw *, uint32_t, int, uint32_t *);
 void SH_FN(random_below)(const sh_draw *, uint32_t, int, uint32_t, uint32_t *);
 void SH_FN(row_sums)(int64_t, const float *, double[2]);
 void SH_FN(dropout)(const sh_drop *, int64_t, int32_t, int64_t, int64_t, const float *, float *);
+void SH_FN(gate)(int64_t, const float *, const float *, float, float, float *);
+void SH_FN(gate_back)(int64_t, const float *, const float *, const float *, const float *, const float *, float, float,
+                      float *, float *, float[2]);
+void SH_FN(add_affine)(int64_t, const float *, double, double, const float *, float *);
 void SH_FN(hstu_attention)(const sh_heads_io *, const sh_rel_bias *, float, float *);
 void SH_FN(hstu_attention_back)(const sh_heads_io *, const sh_rel_bias *, float, float *);
 void SH_FN(fuxi_attention)(const sh_heads_io *, const sh_fuxi_maps *, float, float *);

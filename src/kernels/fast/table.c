@@ -1,6 +1,9 @@
-/* The function table of one instruction set. */
+/* The function table of one instruction set: of precision fp32, or bf16 where the set has its instructions. */
 #include "kernels/fast/fast.h"
 #include "kernels/gemm.h"
+#ifdef SH_BF16
+#include "kernels/bf16/bf16_fn.h"
+#endif
 
 #define STR2(x) #x
 #define STR(x)  STR2(x)
@@ -10,6 +13,19 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .name = STR(SH_ISA),
     .gemm = sh_gemm,
     .gemm_tn = sh_gemm_tn,
+#ifdef SH_BF16
+    .precision = "bf16",
+    .right_room = SH_FN(bf16_right_room),
+    .right_pack = SH_FN(bf16_right_pack),
+    .multiply = SH_FN(bf16_multiply),
+    .multiply_tn = SH_FN(bf16_multiply_tn),
+#else
+    .precision = "fp32",
+    .right_room = sh_right_room,
+    .right_pack = sh_right_pack,
+    .multiply = sh_multiply,
+    .multiply_tn = sh_gemm_tn,
+#endif
     .layernorm = SH_FN(layernorm),
     .layernorm_back = SH_FN(layernorm_back),
     .rmsnorm = SH_FN(rmsnorm),
@@ -34,6 +50,9 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .pair_sums = SH_FN(pair_sums),
     .softmax_scan = SH_FN(softmax_scan),
     .softmax_tile = SH_FN(softmax_tile),
+    .gate = SH_FN(gate),
+    .gate_back = SH_FN(gate_back),
+    .add_affine = SH_FN(add_affine),
     .dot = SH_FN(dot),
     .axpy = SH_FN(axpy),
 };

@@ -24,6 +24,16 @@ static void gemm_tn(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda
     }
 }
 
+/* B as it is, tight. */
+static int64_t right_room(int64_t K, int64_t N) { return K * N; }
+static void right_pack(const sh_right *B, const float *W, int64_t ldw, bool transposed, int64_t n0, int64_t n1) {
+  for (int64_t k = 0; k < B->K; k++)
+    for (int64_t n = n0; n < n1; n++) B->packed[k * B->N + n] = transposed ? W[n * ldw + k] : W[k * ldw + n];
+}
+static void multiply(int64_t M, const float *A, int64_t lda, const sh_right *B, float *C, int64_t ldc, bool add) {
+  gemm(M, B->N, B->K, A, lda, B->packed, B->N, C, ldc, add);
+}
+
 /* Both norms: layer norm subtracts the mean, RMS norm does not. */
 static void norm(bool centre, int64_t rows, int64_t n, float eps, const float *x, int64_t ldx, float *y, int64_t ldy,
                  float *rstd) {
@@ -201,10 +211,34 @@ static void axpy(int64_t n, float a, const float *x, float *y) {
   for (int64_t k = 0; k < n; k++) y[k] = (float)((double)y[k] + (double)a * (double)x[k]);
 }
 
+static void gate(int64_t n, const float *u, const float *o, float mean, float rstd, float *y) {
+  for (int64_t k = 0; k < n; k++) y[k] = (float)((double)u[k] * ((double)o[k] - (double)mean) * (double)rstd);
+}
+static void gate_back(int64_t n, const float *product, const float *direct, const float *more, const float *u,
+                      const float *o, float mean, float rstd, float *du, float *dout, float sums[2]) {
+  double sum = 0, along = 0;
+  for (int64_t k = 0; k < n; k++) {
+    double norm = ((double)o[k] - (double)mean) * (double)rstd;
+    double dnorm = (double)product[k] * (double)u[k] + (more ? (double)more[k] : 0);
+    du[k] = (float)((double)product[k] * norm + (direct ? (double)direct[k] : 0));
+    dout[k] = (float)(dnorm * (double)rstd);
+    sum += dnorm, along += dnorm * norm;
+  }
+  sums[0] = (float)sum, sums[1] = (float)along;
+}
+static void add_affine(int64_t n, const float *x, double a, double b, const float *o, float *y) {
+  for (int64_t k = 0; k < n; k++) y[k] = (float)((double)x[k] + a + b * (double)o[k]);
+}
+
 const sh_kernels sh_kernels_ref = {
     .name = "ref",
     .gemm = gemm,
     .gemm_tn = gemm_tn,
+    .precision = "fp32",
+    .right_room = right_room,
+    .right_pack = right_pack,
+    .multiply = multiply,
+    .multiply_tn = gemm_tn,
     .layernorm = layernorm,
     .layernorm_back = layernorm_back,
     .rmsnorm = rmsnorm,
@@ -229,6 +263,9 @@ const sh_kernels sh_kernels_ref = {
     .pair_sums = pair_sums,
     .softmax_scan = softmax_scan,
     .softmax_tile = softmax_tile,
+    .gate = gate,
+    .gate_back = gate_back,
+    .add_affine = add_affine,
     .dot = dot,
     .axpy = axpy,
 };

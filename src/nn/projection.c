@@ -1,0 +1,106 @@
+#include "nn/projection.h"
+
+#include <string.h>
+
+#include "nn/linear.h"
+
+int64_t sh_projection_tape(const sh_projection *p, int64_t T) {
+  return T * p->D + (T + 15) / 16 * 16 + T * (sh_projection_width(p) + sh_projection_rest(p));
+}
+
+sh_projected sh_projection_view(const sh_projection *p, int64_t T, float *tape) {
+  sh_projected v = {.xn = tape};
+  v.rstd = v.xn + T * p->D;
+  v.z = v.rstd + (T + 15) / 16 * 16;
+  v.vqk = v.z + T * sh_projection_width(p);
+  return v;
+}
+
+static void norm_rows(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, int64_t t, int64_t n) {
+  (p->rms ? c->k->rmsnorm : c->k->layernorm)(n, p->D, p->eps, a->in[0] + t * p->D, p->D, v.xn + t * p->D, p->D,
+                                             v.rstd + t);
+}
+
+static void project_all(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v,
+                        const float *weight) {
+  int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p);
+  sh_right w = sh_right_of(c, D, W, weight, W, false);
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
+    int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->T, block);
+    float *z = v.z + t * W;
+    norm_rows(p, c, a, v, t, n);
+    c->k->multiply(n, v.xn + t * D, D, &w, z, W, false);
+    for (int64_t i = 0; i < n; i++) {
+      c->k->silu(p->u, z + i * W, a->out[0] + (t + i) * p->u);
+      c->k->silu(rest, z + i * W + p->u, v.vqk + (t + i) * rest);
+    }
+  }
+}
+
+/* silu(x W) of a block of rows, where the columns go. */
+static void activated(const sh_ctx *c, int64_t rows, const float *x, int64_t ldx, const sh_right *w, float *y,
+                      int64_t ldy) {
+  c->k->multiply(rows, x, ldx, w, y, ldy, false);
+  for (int64_t i = 0; i < rows; i++) c->k->silu(w->N, y + i * ldy, y + i * ldy);
+}
+
+/* v and k of every token, u and q of output rows. */
+static void project_last(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, const float *weight,
+                         float *q_rows) {
+  int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p), q = p->u + p->v, k = q + p->q;
+  sh_right wu = sh_right_of(c, D, p->u, weight, W, false), wv = sh_right_of(c, D, p->v, weight + p->u, W, false);
+  sh_right wq = sh_right_of(c, D, p->q, weight + q, W, false), wk = sh_right_of(c, D, p->q, weight + k, W, false);
+  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
+      int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->T, block);
+      norm_rows(p, c, a, v, t, n);
+      activated(c, n, v.xn + t * D, D, &wv, v.vqk + t * rest, rest);
+      activated(c, n, v.xn + t * D, D, &wk, v.vqk + t * rest + p->v + p->q, rest);
+    }
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
+      int64_t r = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->R, block);
+      float *xn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
+      for (int64_t i = 0; i < n; i++) memcpy(xn + i * D, v.xn + a->row_token[r + i] * D, sizeof(float) * (size_t)D);
+      activated(c, n, xn, D, &wu, a->out[0] + r * p->u, p->u);
+      activated(c, n, xn, D, &wq, q_rows + r * p->q, p->q);
+    }
+  }
+}
+
+void sh_project(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, float *q_rows) {
+  const float *weight = sh_param_value(c->params, p->weight);
+  sh_arena_mark mark = sh_arena_save(c->scratch);
+  if (a->row_token)
+    project_last(p, c, a, v, weight, q_rows);
+  else
+    project_all(p, c, a, v, weight);
+  sh_arena_release(c->scratch, mark);
+}
+
+void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, const float *d) {
+  int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p), T = a->T;
+  sh_arena_mark mark = sh_arena_save(c->scratch);
+  float *dz = SH_ARENA_NEW(c->scratch, float, T *W);
+  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
+  sh_right wt = sh_right_of(c, W, D, sh_param_value(c->params, p->weight), W, true);
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
+    float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
+    for (int64_t i = t; i < t + n; i++) {
+      c->k->silu_back(p->u, v.z + i * W, a->dout[0] + i * p->u, dz + i * W);
+      c->k->silu_back(rest, v.z + i * W + p->u, d + i * rest, dz + i * W + p->u);
+    }
+    if (!a->din[0]) continue;
+    c->k->multiply(n, dz + t * W, W, &wt, dxn, D, false);
+    (p->rms ? c->k->rmsnorm_back : c->k->layernorm_back)(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D,
+                                                         D, a->add[0]);
+  }
+  sh_linear_grad(c, T, D, W, v.xn, D, dz, W, sh_param_grad(c->params, p->weight), W);
+  sh_arena_release(c->scratch, mark);
+}
