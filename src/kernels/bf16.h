@@ -5,6 +5,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 /* The bits of x rounded to bf16 (nearest, ties to even), in the upper half of a word; the lower half is zero. A NaN
  * stays one. */
 static inline __attribute__((always_inline)) uint32_t bf16_word(float x) {
@@ -35,5 +39,40 @@ static inline float bf16_low(uint32_t pair) {
   return x;
 }
 static inline float bf16_high(uint32_t pair) { return bf16_low(pair >> 16); }
+
+/* to[pairs of n]: neighbours of one row; an odd last one is paired with zero. */
+static inline void bf16_round_row(int64_t n, const float *x, uint32_t *to) {
+  int64_t k = 0;
+#if defined(__AVX512BF16__)
+  for (; k + 32 <= n; k += 32)
+    _mm512_storeu_si512(to + k / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + k + 16), _mm512_loadu_ps(x + k)));
+  if (n - k > 0) {
+    uint32_t left = (uint32_t)(n - k), all = (1u << left) - 1;
+    __m512 low = _mm512_maskz_loadu_ps((__mmask16)all, x + k),
+           high = _mm512_maskz_loadu_ps((__mmask16)(all >> 16), x + k + 16);
+    _mm512_mask_storeu_epi32(to + k / 2, (__mmask16)((1u << (left + 1) / 2) - 1),
+                             (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+#else
+  for (; k + 2 <= n; k += 2) to[k / 2] = bf16_pair(x[k], x[k + 1]);
+  if (k < n) to[k / 2] = bf16_pair(x[k], 0);
+#endif
+}
+
+/* to[n]: one row over the next; `below` NULL: over zeros. */
+static inline void bf16_round_rows(int64_t n, const float *above, const float *below, uint32_t *to) {
+  int64_t k = 0;
+#if defined(__AVX512BF16__)
+  for (; k < n; k += 16) {
+    __mmask16 m = n - k < 16 ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
+    __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, above + k))),
+            b = _mm512_setzero_si512();
+    if (below) b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, below + k)));
+    _mm512_mask_storeu_epi32(to + k, m, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+  }
+#else
+  for (; k < n; k++) to[k] = bf16_pair(above[k], below ? below[k] : 0);
+#endif
+}
 
 #endif

@@ -97,7 +97,9 @@ static void compare(const sh_kernels *k, const head_case *ref, int L, int d, flo
   if (L == 1) e[1] = e[2] = 0; /* one key: both are zero but for rounding */
   for (int i = 0; i < 4; i++) {
     worst[i] = fmax(worst[i], e[i]);
-    if (e[i] > 1e-5) fail_msg("%s: L %d d %d dropout %d array %d: %.2e", k->name, L, d, drop == &dropped, i, e[i]);
+    /* of few keys, gradients are differences of numbers rounded to 8 bits */
+    double most = !strcmp(k->precision, "fp32") ? 1e-5 : L < 15 ? 1e-1 : 2e-2;
+    if (e[i] > most) fail_msg("%s: L %d d %d dropout %d array %d: %.2e", k->name, L, d, drop == &dropped, i, e[i]);
   }
   clear(&c);
 }
@@ -117,6 +119,7 @@ static void every_isa_agrees_with_ref(void **state) {
         head_case ref = make(L, d, 1.5f);
         run(&sh_kernels_ref, &ref, mask);
         for (int k = 1; k < n; k++) compare(sh_kernels_named(names[k]), &ref, L, d, 1.5f, mask, worst[k]);
+        compare(sh_kernels_bf16(), &ref, L, d, 1.5f, mask, worst[0]);
         clear(&ref);
       }
   for (int k = 1; k < n; k++)

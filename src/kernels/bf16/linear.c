@@ -1,86 +1,45 @@
 /* The products of linear layers with AVX512_BF16, through libxsmm: first operand (our B) in panels of 64 columns whose
  * rows are pairs of the inner dimension [K/2 x 64 x 2], second operand (our A) row major, rounded 64 rows at a time
  * into a buffer that stays in L1 and L2. An odd inner dimension is padded with zeros. */
-#include <libxsmm.h>
-
 #include "kernels/bf16.h"
 #include "kernels/bf16/bf16_fn.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_bf16.h"
 
 enum { ROWS = 64, DEPTH = 512, PASS = 256, WIDTH = 256 }; /* PASS tokens by WIDTH columns of A: a gradient's block */
-
-typedef uint32_t __attribute__((may_alias)) word; /* two bf16 */
-typedef uint16_t __attribute__((may_alias)) half;
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pairs_of(int64_t k) { return (k + 1) / 2; }
 
-/* C[m x n] (+)= a[m x 2 pairs] b[pairs x n x 2]; lda in words. */
-static void block(int64_t m, int64_t n, int64_t pairs, const word *a, int64_t lda, const word *b, float *C, int64_t ldc,
-                  bool add) {
-  const float one = 1, beta = add ? 1 : 0;
-  const int flags = LIBXSMM_GEMM_FLAG_VNNI_A, ld_b = SH_PANEL, ld_a = (int)(2 * lda), ld_c = (int)ldc;
-  libxsmm_bsmmfunction call =
-      libxsmm_bsmmdispatch((int)n, (int)m, (int)(2 * pairs), &ld_b, &ld_a, &ld_c, &one, &beta, &flags, NULL);
-  if (call) {
-    call((const libxsmm_bfloat16 *)b, (const libxsmm_bfloat16 *)a, C);
-    return;
-  }
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t j = 0; j < n; j++) {
-      float s = add ? C[i * ldc + j] : 0;
-      for (int64_t p = 0; p < pairs; p++) {
-        word x = a[i * lda + p], y = b[p * SH_PANEL + j];
-        s += bf16_low(x) * bf16_low(y) + bf16_high(x) * bf16_high(y);
-      }
-      C[i * ldc + j] = s;
-    }
-}
-
-/* to[pairs of k]: neighbours of one row. */
-static void round_row(int64_t k, const float *x, word *to) {
-  half *each = (half *)to; /* x86 is little endian: the first of a pair is its lower half */
-  for (int64_t i = 0; i < k; i++) each[i] = (half)(bf16_word(x[i]) >> 16);
-  if (k % 2) each[k] = 0;
-}
-
-/* to[n]: one row over the next, `below` NULL when there is none. */
-static void round_rows(int64_t n, const float *above, const float *below, word *to) {
-  if (below)
-    for (int64_t j = 0; j < n; j++) to[j] = bf16_pair(above[j], below[j]);
-  else
-    for (int64_t j = 0; j < n; j++) to[j] = bf16_pair(above[j], 0);
-}
-
 /* to[pairs of rows x ld]: a block of rows x n, pairs of rows. */
-static void round_block(int64_t rows, int64_t n, const float *x, int64_t ldx, word *to, int64_t ld) {
+static void round_block(int64_t rows, int64_t n, const float *x, int64_t ldx, sh_pair *to, int64_t ld) {
   for (int64_t r = 0; r < rows; r += 2)
-    round_rows(n, x + r * ldx, r + 1 < rows ? x + (r + 1) * ldx : NULL, to + r / 2 * ld);
+    bf16_round_rows(n, x + r * ldx, r + 1 < rows ? x + (r + 1) * ldx : NULL, to + r / 2 * ld);
 }
 
-static void transpose_words(int64_t m, int64_t n, const word *a, int64_t lda, word *b, int64_t ldb) {
+static void transpose_words(int64_t m, int64_t n, const sh_pair *a, int64_t lda, sh_pair *b, int64_t ldb) {
   sh_transpose(m, n, (const float *)a, lda, (float *)b, ldb);
 }
 
 int64_t SH_FN(bf16_right_room)(int64_t K, int64_t N) { return sh_right_room(pairs_of(K), N); }
 
 void SH_FN(bf16_right_pack)(const sh_right *B, const float *W, int64_t ldw, bool transposed, int64_t n0, int64_t n1) {
-  word rows[SH_PANEL * DEPTH / 2];
+  sh_pair rows[SH_PANEL * DEPTH / 2];
   int64_t K = B->K, pairs = pairs_of(K);
   for (int64_t n = n0; n < n1; n += SH_PANEL) {
     int64_t width = least(n1 - n, SH_PANEL);
-    word *panel = (word *)B->packed + n * pairs;
+    sh_pair *panel = (sh_pair *)B->packed + n * pairs;
     if (!transposed) round_block(K, width, W + n, ldw, panel, SH_PANEL);
     for (int64_t k = 0; k < K && transposed; k += DEPTH) {
       int64_t depth = least(K - k, DEPTH);
-      for (int64_t j = 0; j < width; j++) round_row(depth, W + (n + j) * ldw + k, rows + j * (DEPTH / 2));
+      for (int64_t j = 0; j < width; j++) bf16_round_row(depth, W + (n + j) * ldw + k, rows + j * (DEPTH / 2));
       transpose_words(width, pairs_of(depth), rows, DEPTH / 2, panel + k / 2 * SH_PANEL, SH_PANEL);
     }
   }
 }
 
 void SH_FN(bf16_multiply)(int64_t M, const float *A, int64_t lda, const sh_right *B, float *C, int64_t ldc, bool add) {
-  word a[ROWS * DEPTH / 2] __attribute__((aligned(64)));
+  sh_pair a[ROWS * DEPTH / 2] __attribute__((aligned(64)));
   int64_t pairs = pairs_of(B->K);
   if (B->K == 0) {
     sh_gemm(M, B->N, 0, A, lda, B->packed, SH_PANEL, C, ldc, add);
@@ -89,16 +48,17 @@ void SH_FN(bf16_multiply)(int64_t M, const float *A, int64_t lda, const sh_right
   for (int64_t m = 0; m < M; m += ROWS)
     for (int64_t k = 0; k < B->K; k += DEPTH) {
       int64_t rows = least(M - m, ROWS), depth = least(B->K - k, DEPTH), ld = pairs_of(depth);
-      for (int64_t i = 0; i < rows; i++) round_row(depth, A + (m + i) * lda + k, a + i * ld);
+      for (int64_t i = 0; i < rows; i++) bf16_round_row(depth, A + (m + i) * lda + k, a + i * ld);
       for (int64_t n = 0; n < B->N; n += SH_PANEL)
-        block(rows, least(B->N - n, SH_PANEL), ld, a, ld, (const word *)B->packed + n * pairs + k / 2 * SH_PANEL,
-              C + m * ldc + n, ldc, add || k > 0);
+        sh_gemm_bf16(rows, least(B->N - n, SH_PANEL), ld, a, ld,
+                     (const sh_pair *)B->packed + n * pairs + k / 2 * SH_PANEL, SH_PANEL, C + m * ldc + n, ldc,
+                     add || k > 0);
     }
 }
 
 /* A^T of one block of tokens: pairs of tokens side by side, then transposed as words. */
-static void pack_left(int64_t T, int64_t width, const float *A, int64_t lda, word *to, int64_t ld) {
-  word rows[SH_PANEL * PASS / 2];
+static void pack_left(int64_t T, int64_t width, const float *A, int64_t lda, sh_pair *to, int64_t ld) {
+  sh_pair rows[SH_PANEL * PASS / 2];
   for (int64_t k = 0; k < width; k += SH_PANEL) {
     int64_t n = least(width - k, SH_PANEL);
     round_block(T, n, A + k, lda, rows, SH_PANEL);
@@ -108,7 +68,7 @@ static void pack_left(int64_t T, int64_t width, const float *A, int64_t lda, wor
 
 void SH_FN(bf16_multiply_tn)(int64_t K, int64_t N, int64_t T, const float *A, int64_t lda, const float *B, int64_t ldb,
                              float *C, int64_t ldc, bool add) {
-  word a[WIDTH * PASS / 2] __attribute__((aligned(64))), b[SH_PANEL * PASS / 2] __attribute__((aligned(64)));
+  sh_pair a[WIDTH * PASS / 2] __attribute__((aligned(64))), b[SH_PANEL * PASS / 2] __attribute__((aligned(64)));
   if (T == 0) sh_gemm_tn(K, N, 0, A, lda, B, ldb, C, ldc, add);
   for (int64_t t = 0; t < T; t += PASS)
     for (int64_t k0 = 0; k0 < K; k0 += WIDTH) {
@@ -118,7 +78,8 @@ void SH_FN(bf16_multiply_tn)(int64_t K, int64_t N, int64_t T, const float *A, in
         int64_t columns = least(N - n, SH_PANEL);
         round_block(tokens, columns, B + t * ldb + n, ldb, b, SH_PANEL);
         for (int64_t k = 0; k < width; k += ROWS)
-          block(least(width - k, ROWS), columns, ld, a + k * ld, ld, b, C + (k0 + k) * ldc + n, ldc, add || t > 0);
+          sh_gemm_bf16(least(width - k, ROWS), columns, ld, a + k * ld, ld, b, SH_PANEL, C + (k0 + k) * ldc + n, ldc,
+                       add || t > 0);
       }
     }
 }

@@ -26,18 +26,20 @@ static inline __attribute__((always_inline)) float since(double next, double at,
 
 /* The workspace: a block of keys, a tile's maps, and what backward needs besides. */
 typedef struct fuxi_work {
-  int C, dqk;          /* dqk 0 without a semantic channel */
-  double *at;          /* [TILE_K] key times */
-  float *kt, *v;       /* [dqk x TILE_LD], forward [TILE_K x dv], backward transposed [dv x TILE_LD] */
-  float *maps, *o;     /* [C x TILE], forward [C TILE_Q x dv] out, backward dout */
-  float *qbuf, *dqbuf; /* [TILE_Q x dqk] */
+  int C, dqk;                 /* dqk 0 without a semantic channel */
+  double *at;                 /* [TILE_K] key times */
+  float *kt, *v;              /* [dqk x TILE_LD], forward [TILE_K x dv], backward transposed [dv x TILE_LD] */
+  float *maps, *o;            /* [C x TILE], forward [C TILE_Q x dv] out, backward dout */
+  float *room, *qbuf, *dqbuf; /* of dout and of q as operands; [TILE_Q x dqk] */
   float *k, *dkt, *dvt, *g, *sums;
 } fuxi_work;
 static fuxi_work workspace(const sh_heads_io *h, const sh_fuxi_maps *m, float *work) {
   int64_t C = m->channels, dqk = C == 3 ? h->dqk : 0, dv = h->dv;
   fuxi_work w = {.C = (int)C, .dqk = (int)dqk, .at = (double *)(void *)work};
   w.kt = work + 2 * TILE_K, w.v = w.kt + dqk * TILE_LD, w.maps = w.v + dv * TILE_LD, w.o = w.maps + C * TILE;
-  w.qbuf = w.o + C * TILE_Q * dv, w.dqbuf = w.qbuf + TILE_Q * dqk, w.k = w.dqbuf + TILE_Q * dqk;
+  w.room = w.o + C * TILE_Q * dv, w.qbuf = w.room + TILE_ROOM(C * TILE_Q, dv),
+  w.dqbuf = w.qbuf + TILE_ROOM(TILE_Q, dqk);
+  w.k = w.dqbuf + TILE_Q * dqk;
   w.dkt = w.k + dqk * TILE_K, w.dvt = w.dkt + dqk * TILE_LD, w.g = w.dvt + dv * TILE_LD, w.sums = w.g + C * TILE;
   return w;
 }
@@ -122,12 +124,12 @@ void SH_FN(fuxi_attention)(const sh_heads_io *h, const sh_fuxi_maps *m, float di
       int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, row = i0 - h->query_first;
       int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
       if (dqk) {
-        tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, w.qbuf);
-        sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w.kt, TILE_LD, w.maps + 2 * TILE, TILE_K, false);
+        tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, TILE_Q, dqk, w.qbuf);
+        tile_scores(&q, kp, w.kt, TILE_LD, w.maps + 2 * TILE, TILE_K);
       }
       for (int r = 0; r < TILE_Q; r++)
         map_row(m, &w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, 1.f / divisor, w.maps + r * TILE_K);
-      sh_gemm(w.C * TILE_Q, dv, kp, w.maps, TILE_K, w.v, dv, w.o, dv, false);
+      tile_weigh(w.C * TILE_Q, kp, dv, w.maps, TILE_K, w.v, w.o, dv, false);
       for (int r = 0; r < nq; r++)
         for (int ch = 0; ch < w.C; ch++) {
           float *out = h->out + (int64_t)(row + r) * h->ldout + ch * m->channel_stride;
@@ -155,6 +157,12 @@ static void back_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, i
   for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, p + ch * TILE);
 }
 
+/* to[TILE_Q x d]: n rows, then zeros. */
+static void tile_stack(int n, int d, const float *x, int ld, float *to) {
+  for (int r = 0; r < n; r++) memcpy(to + (int64_t)r * d, x + (int64_t)r * ld, sizeof(float) * (size_t)d);
+  memset(to + (int64_t)n * d, 0, sizeof(float) * (size_t)(TILE_Q - n) * (size_t)d);
+}
+
 /* Queries i0 .. i0+nq-1 against the packed block of nk keys from k0. */
 static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_work *w, float inv, int i0, int k0,
                       int nk) {
@@ -163,19 +171,19 @@ static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_wo
   int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
   tile_rows q = {0};
   if (dqk) {
-    q = tile_take(h->q + row * h->ldq, h->ldq, nq, dqk, w->qbuf);
-    sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_K, false);
+    q = tile_take(h->q + row * h->ldq, h->ldq, nq, TILE_Q, dqk, w->qbuf);
+    tile_scores(&q, kp, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_K);
   }
   for (int ch = 0; ch < C; ch++)
-    tile_pack_rows(nq, TILE_Q, dv, h->dout + row * h->ldout + ch * m->channel_stride, h->ldout,
-                   w->o + (int64_t)ch * TILE_Q * dv);
-  sh_gemm(C * TILE_Q, kp, dv, w->o, dv, w->v, TILE_LD, w->g, TILE_K, false);
+    tile_stack(nq, dv, h->dout + row * h->ldout + ch * m->channel_stride, h->ldout, w->o + (int64_t)ch * TILE_Q * dv);
+  tile_rows dout = tile_take(w->o, dv, C * TILE_Q, C * TILE_Q, dv, w->room);
+  tile_scores(&dout, kp, w->v, TILE_LD, w->g, TILE_K);
   for (int r = 0; r < TILE_Q; r++)
     back_row(m, w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->maps + r * TILE_K, w->g + r * TILE_K);
-  sh_gemm_tn(dv, kp, C * TILE_Q, w->o, dv, w->maps, TILE_K, w->dvt, TILE_LD, true);
+  tile_spread(&dout, kp, w->maps, TILE_K, w->dvt, TILE_LD);
   if (!dqk) return;
-  sh_gemm_tn(dqk, kp, TILE_Q, q.at, q.ld, w->g + 2 * TILE, TILE_K, w->dkt, TILE_LD, true);
-  sh_gemm(TILE_Q, dqk, kp, w->g + 2 * TILE, TILE_K, w->k, dqk, w->dqbuf, dqk, false);
+  tile_spread(&q, kp, w->g + 2 * TILE, TILE_K, w->dkt, TILE_LD);
+  tile_weigh(TILE_Q, kp, dqk, w->g + 2 * TILE, TILE_K, w->k, w->dqbuf, dqk, false);
   for (int r = 0; r < nq; r++) {
     float *to = h->dq + (row + r) * h->ldq;
     if (k0 == 0)

@@ -55,7 +55,7 @@ static void last_query(const sh_heads_io *h, const sh_rel_bias *b, float inv, fl
 void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
   int L = h->L, dqk = h->dqk, dv = h->dv;
   float *kt = work, *v = kt + (int64_t)dqk * TILE_LD, *s = v + (int64_t)TILE_K * dv, *times = s + TILE_Q * TILE_K;
-  float *qbuf = times + TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk, inv = 1.f / divisor;
+  float *qbuf = times + TILE_K, *obuf = qbuf + TILE_ROOM(TILE_Q, dqk), inv = 1.f / divisor;
   if (h->query_first == L - 1) {
     last_query(h, b, inv, work);
     return;
@@ -68,9 +68,9 @@ void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float div
     for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q) {
       int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, row = i0 - h->query_first;
       int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
-      tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, dqk, qbuf);
+      tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, TILE_Q, dqk, qbuf);
       float *out = h->out + (int64_t)row * h->ldout;
-      sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt, TILE_LD, s, TILE_K, false);
+      tile_scores(&q, kp, kt, TILE_LD, s, TILE_K);
       for (int r = 0; r < nq; r++) {
         int n = tile_seen(i0 + r, L, k0, kp);
         float *x = s + r * TILE_K;
@@ -79,10 +79,10 @@ void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float div
         tile_clear(n, kp, x);
       }
       if (nq == TILE_Q) {
-        sh_gemm(TILE_Q, dv, kp, s, TILE_K, v, dv, out, h->ldout, k0 > 0);
+        tile_weigh(TILE_Q, kp, dv, s, TILE_K, v, out, h->ldout, k0 > 0);
         continue;
       }
-      sh_gemm(TILE_Q, dv, kp, s, TILE_K, v, dv, obuf, dv, false);
+      tile_weigh(TILE_Q, kp, dv, s, TILE_K, v, obuf, dv, false);
       for (int r = 0; r < nq; r++) {
         float *o = out + (int64_t)r * h->ldout;
         if (k0 == 0) memset(o, 0, sizeof(float) * (size_t)dv);
@@ -103,8 +103,8 @@ static hstu_back workspace(const sh_heads_io *h, float *work) {
   hstu_back w = {.kt = work};
   w.vt = w.kt + dqk * TILE_LD, w.k = w.vt + dv * TILE_LD, w.dkt = w.k + dqk * TILE_K, w.dvt = w.dkt + dqk * TILE_LD;
   w.s = w.dvt + dv * TILE_LD, w.g = w.s + TILE_Q * TILE_K, w.times = w.g + TILE_Q * TILE_K;
-  w.sums = w.times + TILE_K, w.qbuf = w.sums + TILE_RUNS * LANES, w.obuf = w.qbuf + TILE_Q * dqk;
-  w.dqbuf = w.obuf + TILE_Q * dv;
+  w.sums = w.times + TILE_K, w.qbuf = w.sums + TILE_RUNS * LANES, w.obuf = w.qbuf + TILE_ROOM(TILE_Q, dqk);
+  w.dqbuf = w.obuf + TILE_ROOM(TILE_Q, dv);
   return w;
 }
 
@@ -126,20 +126,20 @@ static void back_tile(const sh_heads_io *h, const sh_rel_bias *b, const hstu_bac
   int L = h->L, dqk = h->dqk, dv = h->dv, nq = L - i0 < TILE_Q ? L - i0 : TILE_Q;
   int64_t row = i0 - h->query_first;
   int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
-  tile_rows q = tile_take(h->q + row * h->ldq, h->ldq, nq, dqk, w->qbuf);
-  tile_rows dout = tile_take(h->dout + row * h->ldout, h->ldout, nq, dv, w->obuf);
+  tile_rows q = tile_take(h->q + row * h->ldq, h->ldq, nq, TILE_Q, dqk, w->qbuf);
+  tile_rows dout = tile_take(h->dout + row * h->ldout, h->ldout, nq, TILE_Q, dv, w->obuf);
   float *dq = h->dq + row * h->ldq;
-  sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, w->kt, TILE_LD, w->s, TILE_K, false);
-  sh_gemm(TILE_Q, kp, dv, dout.at, dout.ld, w->vt, TILE_LD, w->g, TILE_K, false);
+  tile_scores(&q, kp, w->kt, TILE_LD, w->s, TILE_K);
+  tile_scores(&dout, kp, w->vt, TILE_LD, w->g, TILE_K);
   for (int r = 0; r < TILE_Q; r++)
     back_row(w, b, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->s + r * TILE_K, w->g + r * TILE_K);
-  sh_gemm_tn(dv, kp, TILE_Q, dout.at, dout.ld, w->s, TILE_K, w->dvt, TILE_LD, true);
-  sh_gemm_tn(dqk, kp, TILE_Q, q.at, q.ld, w->g, TILE_K, w->dkt, TILE_LD, true);
+  tile_spread(&dout, kp, w->s, TILE_K, w->dvt, TILE_LD);
+  tile_spread(&q, kp, w->g, TILE_K, w->dkt, TILE_LD);
   if (nq == TILE_Q) {
-    sh_gemm(TILE_Q, dqk, kp, w->g, TILE_K, w->k, dqk, dq, h->ldq, k0 > 0);
+    tile_weigh(TILE_Q, kp, dqk, w->g, TILE_K, w->k, dq, h->ldq, k0 > 0);
     return;
   }
-  sh_gemm(TILE_Q, dqk, kp, w->g, TILE_K, w->k, dqk, w->dqbuf, dqk, false);
+  tile_weigh(TILE_Q, kp, dqk, w->g, TILE_K, w->k, w->dqbuf, dqk, false);
   for (int r = 0; r < nq; r++) {
     float *to = dq + (int64_t)r * h->ldq;
     if (k0 == 0) memset(to, 0, sizeof(float) * (size_t)dqk);

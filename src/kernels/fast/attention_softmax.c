@@ -52,19 +52,19 @@ void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *
                               int64_t first_element, float *work) {
   int L = h->L, Lp = tile_pad(L) | 16 /* see TILE_LD */, dqk = h->dqk, dv = h->dv;
   float *kt = work, *v = kt + (int64_t)dqk * Lp, *s = v + (int64_t)Lp * dv, *qbuf = s + TILE_Q * TILE_K;
-  float *obuf = qbuf + (int64_t)TILE_Q * dqk;
+  float *obuf = qbuf + TILE_ROOM(TILE_Q, dqk);
   bool drop = d && d->threshold;
   tile_pack_transposed(L, tile_pad(L), dqk, h->k, h->ldkv, kt, Lp);
   tile_pack_rows(L, tile_pad(L), dv, h->v, h->ldkv, v);
   for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
     int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, at = i0 - h->query_first;
-    tile_rows q = tile_take(h->q + (int64_t)at * h->ldq, h->ldq, nq, dqk, qbuf);
+    tile_rows q = tile_take(h->q + (int64_t)at * h->ldq, h->ldq, nq, TILE_Q, dqk, qbuf);
     float *out = h->out + (int64_t)at * h->ldout, *o = nq == TILE_Q ? out : obuf;
     int ldo = nq == TILE_Q ? h->ldout : dv;
     soft_row row[TILE_Q];
     for (int k0 = 0; k0 < keys; k0 += TILE_K) {
       int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
-      sh_gemm(TILE_Q, kp, dqk, q.at, q.ld, kt + k0, Lp, s, TILE_K, false);
+      tile_scores(&q, kp, kt + k0, Lp, s, TILE_K);
       for (int r = 0; r < nq; r++) {
         int n = tile_seen(i0 + r, i0 + r, k0, kp);
         float *x = s + r * TILE_K;
@@ -75,7 +75,7 @@ void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *
         }
         tile_clear(n, kp, x);
       }
-      sh_gemm(TILE_Q, dv, kp, s, TILE_K, v + (int64_t)k0 * dv, dv, o, ldo, k0 > 0);
+      tile_weigh(TILE_Q, kp, dv, s, TILE_K, tile_key(v, k0, dv), o, ldo, k0 > 0);
     }
     for (int r = 0; r < nq; r++) row_times(dv, 1.f / row[r].sum, o + (int64_t)r * ldo);
     if (nq < TILE_Q) tile_put(obuf, nq, dv, out, h->ldout);
@@ -96,8 +96,8 @@ typedef struct soft_tile {
 } soft_tile;
 
 static void tile_products(const soft_tile *t, int k0, int kp) {
-  sh_gemm(TILE_Q, kp, t->h->dqk, t->q.at, t->q.ld, t->kt + k0, t->Lp, t->s, TILE_K, false);
-  sh_gemm(TILE_Q, kp, t->h->dv, t->dout.at, t->dout.ld, t->vt + k0, t->Lp, t->g, TILE_K, false);
+  tile_scores(&t->q, kp, t->kt + k0, t->Lp, t->s, TILE_K);
+  tile_scores(&t->dout, kp, t->vt + k0, t->Lp, t->g, TILE_K);
   for (int r = 0; t->d && r < t->nq; r++) {
     int n = tile_seen(t->i0 + r, t->i0 + r, k0, kp);
     float *keep = t->keep + r * TILE_K, *g = t->g + r * TILE_K;
@@ -152,8 +152,8 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
   int L = h->L, Lp = tile_pad(L) | 16 /* see TILE_LD */, dqk = h->dqk, dv = h->dv;
   float *kt = work, *vt = kt + (int64_t)dqk * Lp, *k = vt + (int64_t)dv * Lp, *dkt = k + (int64_t)Lp * dqk;
   float *dvt = dkt + (int64_t)Lp * dqk, *s = dvt + (int64_t)Lp * dv, *g = s + TILE_Q * TILE_K;
-  float *keep = g + TILE_Q * TILE_K, *qbuf = keep + TILE_Q * TILE_K, *obuf = qbuf + (int64_t)TILE_Q * dqk;
-  float *dqbuf = obuf + (int64_t)TILE_Q * dv;
+  float *keep = g + TILE_Q * TILE_K, *qbuf = keep + TILE_Q * TILE_K, *obuf = qbuf + TILE_ROOM(TILE_Q, dqk);
+  float *dqbuf = obuf + TILE_ROOM(TILE_Q, dv);
   soft_tile t = {.h = h,
                  .d = d && d->threshold ? d : NULL,
                  .sample = sample,
@@ -173,8 +173,8 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
     int64_t at = t.i0 - h->query_first;
     t.nq = L - t.i0 < TILE_Q ? L - t.i0 : TILE_Q;
     int keys = t.i0 + t.nq;
-    t.q = tile_take(h->q + at * h->ldq, h->ldq, t.nq, dqk, qbuf);
-    t.dout = tile_take(h->dout + at * h->ldout, h->ldout, t.nq, dv, obuf);
+    t.q = tile_take(h->q + at * h->ldq, h->ldq, t.nq, TILE_Q, dqk, qbuf);
+    t.dout = tile_take(h->dout + at * h->ldout, h->ldout, t.nq, TILE_Q, dv, obuf);
     float *dq = t.nq == TILE_Q ? h->dq + at * h->ldq : dqbuf;
     int lddq = t.nq == TILE_Q ? h->ldq : dqk;
     for (int k0 = 0; k0 < keys; k0 += TILE_K) {
@@ -186,9 +186,9 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
       int kp = tile_pad(keys - k0 < TILE_K ? keys - k0 : TILE_K);
       if (keys > TILE_K) tile_scores_again(&t, k0, kp); /* a single block is still there */
       tile_gradients(&t, k0, kp);
-      sh_gemm_tn(dv, kp, TILE_Q, t.dout.at, t.dout.ld, s, TILE_K, dvt + k0, Lp, true);
-      sh_gemm_tn(dqk, kp, TILE_Q, t.q.at, t.q.ld, g, TILE_K, dkt + k0, Lp, true);
-      sh_gemm(TILE_Q, dqk, kp, g, TILE_K, k + (int64_t)k0 * dqk, dqk, dq, lddq, k0 > 0);
+      tile_spread(&t.dout, kp, s, TILE_K, dvt + k0, Lp);
+      tile_spread(&t.q, kp, g, TILE_K, dkt + k0, Lp);
+      tile_weigh(TILE_Q, kp, dqk, g, TILE_K, tile_key(k, k0, dqk), dq, lddq, k0 > 0);
     }
     if (t.nq < TILE_Q) tile_put(dqbuf, t.nq, dqk, h->dq + at * h->ldq, h->ldq);
   }

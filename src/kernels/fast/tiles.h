@@ -5,42 +5,17 @@
 #ifndef SH_KERNELS_TILES_H
 #define SH_KERNELS_TILES_H
 
-#include <string.h>
-
 #include "kernels/fast/fast.h"
 #include "kernels/fast/lanes.h"
+#include "kernels/fast/tile_products.h"
 #include "kernels/fast/vec.h"
-#include "kernels/gemm.h"
 
 /* Packed keys are TILE_LD floats apart: rows a power of two apart would share a few sets of the cache. */
-enum { TILE_Q = 16, TILE_K = 256, TILE_LD = TILE_K + 16, TILE_RUNS = 129 };
+enum { TILE_LD = TILE_K + 16, TILE_RUNS = 129 };
 
 /* Rows are padded to whole vectors of any instruction set. */
 LANES_INLINE int tile_pad(int n) { return (n + 15) / 16 * 16; }
 
-/* to[np x d], tight, rows n.. zero. */
-static inline void tile_pack_rows(int n, int np, int d, const float *x, int ld, float *to) {
-  for (int i = 0; i < n; i++) memcpy(to + (int64_t)i * d, x + (int64_t)i * ld, sizeof(float) * (size_t)d);
-  memset(to + (int64_t)n * d, 0, sizeof(float) * (size_t)(np - n) * (size_t)d);
-}
-
-/* to[d x ldt]: transposed, columns n .. np-1 zero. */
-static inline void tile_pack_transposed(int n, int np, int d, const float *x, int ld, float *to, int ldt) {
-  sh_transpose(n, d, x, ld, to, ldt);
-  if (n < np)
-    for (int k = 0; k < d; k++) memset(to + (int64_t)k * ldt + n, 0, sizeof(float) * (size_t)(np - n));
-}
-
-/* A whole tile of 16 rows is used where it lies; the last, short one is copied and zero padded. */
-typedef struct tile_rows {
-  const float *at;
-  int ld;
-} tile_rows;
-static inline tile_rows tile_take(const float *x, int ld, int n, int d, float *buffer) {
-  if (n == TILE_Q) return (tile_rows){x, ld};
-  tile_pack_rows(n, TILE_Q, d, x, ld, buffer);
-  return (tile_rows){buffer, d};
-}
 static inline void tile_put(const float *buffer, int n, int d, float *x, int ld) {
   for (int r = 0; r < n; r++) memcpy(x + (int64_t)r * ld, buffer + (int64_t)r * d, sizeof(float) * (size_t)d);
 }
