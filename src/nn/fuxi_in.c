@@ -5,6 +5,7 @@
 
 #include "nn/fuxi.h"
 #include "nn/linear.h"
+#include "nn/pieces.h"
 #include "nn/projection.h"
 
 enum { UVQK, POS_W, TS_W, TIME_A = TS_W, TIME_B, BUCKETS = 129 };
@@ -114,12 +115,7 @@ static sh_heads_io head_of(const sh_layer *l, const sh_batch *b, const float *vq
   const sh_fuxi_conf *f = l->conf;
   shape s = shape_of(l);
   const float *at = vqk + b->offsets[sequence] * s.rest;
-  sh_heads_io io = {.L = b->offsets[sequence + 1] - b->offsets[sequence],
-                    .dv = f->dv,
-                    .ldq = (int)s.rest,
-                    .ldkv = (int)s.rest,
-                    .ldout = (int)s.u,
-                    .v = at + h * f->dv};
+  sh_heads_io io = {.dv = f->dv, .ldq = (int)s.rest, .ldkv = (int)s.rest, .ldout = (int)s.u, .v = at + h * f->dv};
   if (s.q) io.dqk = f->dqk, io.q = at + s.v + h * f->dqk, io.k = at + s.v + s.q + h * f->dqk;
   return io;
 }
@@ -130,16 +126,15 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_proj
   shape s = shape_of(l);
   int64_t work = work_floats(l, b);
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
+  sh_pieces pieces = sh_pieces_of(c, s.h, a->row_token);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t i = 0; i < b->B; i++)
+  for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < s.h; h++) {
+      int64_t i = pieces.piece[p].sequence;
       sh_heads_io io = head_of(l, b, v.vqk, i, h);
-      if (io.L == 0) continue;
       io.out = a->out[1] + (a->row_token ? i : b->offsets[i]) * s.u + h * f->channels * f->dv;
-      if (a->row_token) {
-        io.query_first = io.L - 1;
-        if (s.q) io.ldq = (int)s.q, io.q = q_rows + i * s.q + h * f->dqk;
-      }
+      if (a->row_token && s.q) io.ldq = (int)s.q, io.q = q_rows + i * s.q + h * f->dqk;
+      sh_piece_io(&pieces.piece[p], &io);
       sh_fuxi_maps m = maps_of(l, c, i, NULL);
       c->k->fuxi_attention(&io, &m, (float)f->N, works + work * sh_thread());
     }
@@ -188,26 +183,32 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, s
   const sh_fuxi_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
-  int64_t work = work_floats(l, b), units = sh_groups(b) * s.h, partial = (f->N + BUCKETS + 15) / 16 * 16;
+  sh_pieces pieces = sh_pieces_of(c, s.h, false);
+  int64_t work = work_floats(l, b), units = sh_piece_groups(&pieces) * s.h, partial = (f->N + BUCKETS + 15) / 16 * 16;
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
   float *partials = SH_ARENA_ZNEW(c->scratch, float, partial *units);
   map_grads *grads = SH_ARENA_ZNEW(c->scratch, map_grads, units);
+  float *surplus = SH_ARENA_NEW(c->scratch, float, pieces.surplus *s.rest); /* laid out as d */
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t unit = 0; unit < units; unit++) {
     int64_t group = unit / s.h, h = unit % s.h;
     map_grads *g = grads + unit;
     g->pos = partials + unit * partial, g->ts = g->pos + f->N;
-    for (int64_t i = sh_group_first(b, group); i < sh_group_first(b, group + 1); i++) {
+    for (int64_t p = sh_piece_group(&pieces, group); p < sh_piece_group(&pieces, group + 1); p++) {
+      const sh_piece *piece = &pieces.piece[p];
+      int64_t i = piece->sequence;
       sh_heads_io io = head_of(l, b, v.vqk, i, h);
-      if (io.L == 0) continue;
-      float *to = d + b->offsets[i] * s.rest;
+      float *dq = d + b->offsets[i] * s.rest, *dkv = piece->surplus < 0 ? dq : surplus + piece->surplus * s.rest;
       io.dout = dout + b->offsets[i] * s.u + h * f->channels * f->dv;
-      io.dv_ = to + h * f->dv;
-      if (s.q) io.dq = to + s.v + h * f->dqk, io.dk = to + s.v + s.q + h * f->dqk;
+      io.dv_ = dkv + h * f->dv;
+      if (s.q) io.dq = dq + s.v + h * f->dqk, io.dk = dkv + s.v + s.q + h * f->dqk;
+      sh_piece_io(piece, &io);
       sh_fuxi_maps m = maps_of(l, c, i, g);
       c->k->fuxi_attention_back(&io, &m, (float)f->N, works + work * sh_thread());
     }
   }
+  sh_pieces_add(c, &pieces, surplus, s.rest, 0, s.v, d);
+  sh_pieces_add(c, &pieces, surplus, s.rest, s.v + s.q, s.q, d);
   add_map_grads(l, c, grads, units);
 }
 

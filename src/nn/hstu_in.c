@@ -4,6 +4,7 @@
 
 #include "nn/hstu.h"
 #include "nn/linear.h"
+#include "nn/pieces.h"
 #include "nn/projection.h"
 
 enum { UVQK, POS_W, TS_W };
@@ -82,17 +83,13 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_proj
   shape s = shape_of(l);
   int64_t rest = s.width - s.u, work = sh_attention_room(b, f->dqk, f->dv);
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
+  sh_pieces pieces = sh_pieces_of(c, s.h, a->row_token);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t i = 0; i < b->B; i++)
+  for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < s.h; h++) {
-      int64_t t = b->offsets[i];
-      int L = b->offsets[i + 1] - b->offsets[i];
-      if (L == 0) continue;
+      int64_t i = pieces.piece[p].sequence, t = b->offsets[i], row = a->row_token ? i : t;
       const float *vqk = v.vqk + t * rest;
-      int64_t row = a->row_token ? i : t;
-      sh_heads_io io = {.L = L,
-                        .query_first = a->row_token ? L - 1 : 0,
-                        .dqk = f->dqk,
+      sh_heads_io io = {.dqk = f->dqk,
                         .dv = f->dv,
                         .ldq = (int)(a->row_token ? s.q : rest),
                         .ldkv = (int)rest,
@@ -101,6 +98,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_proj
                         .k = vqk + s.v + s.q + h * f->dqk,
                         .v = vqk + h * f->dv,
                         .out = a->out[1] + row * s.u + h * f->dv};
+      sh_piece_io(&pieces.piece[p], &io);
       sh_rel_bias bias = bias_of(l, c, i, NULL, NULL);
       c->k->hstu_attention(&io, &bias, (float)f->N, works + work * sh_thread());
     }
@@ -128,22 +126,22 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, s
   const sh_hstu_conf *f = l->conf;
   const sh_batch *b = c->batch;
   shape s = shape_of(l);
-  int64_t rest = s.width - s.u, units = sh_groups(b) * s.h, work = sh_attention_room(b, f->dqk, f->dv);
+  sh_pieces pieces = sh_pieces_of(c, s.h, false);
+  int64_t rest = s.width - s.u, units = sh_piece_groups(&pieces) * s.h, work = sh_attention_room(b, f->dqk, f->dv);
   int64_t partial = (f->N + SH_TIME_BUCKETS + 15) / 16 * 16; /* pos_w beyond N-1 is never read */
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
   float *partials = SH_ARENA_ZNEW(c->scratch, float, partial *units);
+  float *surplus = SH_ARENA_NEW(c->scratch, float, pieces.surplus *rest); /* laid out as d */
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t unit = 0; unit < units; unit++) {
     int64_t g = unit / s.h, h = unit % s.h;
     float *dpos = partials + unit * partial, *dts = dpos + f->N;
-    for (int64_t i = sh_group_first(b, g); i < sh_group_first(b, g + 1); i++) {
-      int64_t t = b->offsets[i];
-      int L = b->offsets[i + 1] - b->offsets[i];
-      if (L == 0) continue;
+    for (int64_t p = sh_piece_group(&pieces, g); p < sh_piece_group(&pieces, g + 1); p++) {
+      const sh_piece *piece = &pieces.piece[p];
+      int64_t i = piece->sequence, t = b->offsets[i];
       const float *vqk = v.vqk + t * rest;
-      float *dvqk = d + t * rest;
-      sh_heads_io io = {.L = L,
-                        .dqk = f->dqk,
+      float *dq = d + t * rest, *dkv = piece->surplus < 0 ? dq : surplus + piece->surplus * rest;
+      sh_heads_io io = {.dqk = f->dqk,
                         .dv = f->dv,
                         .ldq = (int)rest,
                         .ldkv = (int)rest,
@@ -152,13 +150,16 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, s
                         .k = vqk + s.v + s.q + h * f->dqk,
                         .v = vqk + h * f->dv,
                         .dout = dout + t * s.u + h * f->dv,
-                        .dq = dvqk + s.v + h * f->dqk,
-                        .dk = dvqk + s.v + s.q + h * f->dqk,
-                        .dv_ = dvqk + h * f->dv};
+                        .dq = dq + s.v + h * f->dqk,
+                        .dk = dkv + s.v + s.q + h * f->dqk,
+                        .dv_ = dkv + h * f->dv};
+      sh_piece_io(piece, &io);
       sh_rel_bias bias = bias_of(l, c, i, dpos, dts);
       c->k->hstu_attention_back(&io, &bias, (float)f->N, works + work * sh_thread());
     }
   }
+  sh_pieces_add(c, &pieces, surplus, rest, 0, s.v, d);
+  sh_pieces_add(c, &pieces, surplus, rest, s.v + s.q, s.q, d);
   float *dpos = sh_param_grad(c->params, l->param[POS_W]);
   for (int64_t unit = 0; unit < units; unit++) {
     c->k->axpy(f->N, 1.f, partials + unit * partial, dpos);

@@ -46,10 +46,6 @@ static inline sh_drop sh_layer_drop(const sh_layer *l, const sh_ctx *c, uint32_t
 /* y[n] = dropout of token t's elements first .. first+n-1; a copy when nothing drops. x may be y. */
 void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first, int64_t n, const float *x, float *y);
 
-/* Groups of consecutive sequences, the unit of attention: as many as the batch allows, at most 64. */
-static inline int64_t sh_groups(const sh_batch *b) { return b->B < 64 ? b->B : 64; }
-static inline int64_t sh_group_first(const sh_batch *b, int64_t g) { return b->B * g / sh_groups(b); }
-
 /* Tokens of the longest sequence. */
 int64_t sh_longest(const sh_batch *b);
 

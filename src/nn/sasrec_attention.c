@@ -6,6 +6,7 @@
 
 #include "core/rng.h"
 #include "nn/linear.h"
+#include "nn/pieces.h"
 #include "nn/sasrec.h"
 
 enum { QKV_WEIGHT, QKV_BIAS, O_WEIGHT, O_BIAS };
@@ -102,10 +103,7 @@ static int64_t work_of(const sh_layer *l, const sh_batch *b) {
 /* What forward and backward read of one sequence and head. */
 static sh_heads_io head_of(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, int64_t i, int64_t h) {
   int64_t d = head_width(l->conf), W = local_width(l), t = c->batch->offsets[i], row = a->row_token ? i : t;
-  int L = c->batch->offsets[i + 1] - c->batch->offsets[i];
-  return (sh_heads_io){.L = L,
-                       .query_first = a->row_token ? L - 1 : 0,
-                       .dqk = (int)d,
+  return (sh_heads_io){.dqk = (int)d,
                        .dv = (int)d,
                        .ldq = (int)W,
                        .ldkv = (int)(2 * W),
@@ -127,11 +125,13 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
   float scale = 1.f / sqrtf((float)head_width(f));
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_ATTN, f->attention_dropout);
+  sh_pieces pieces = sh_pieces_of(c, heads, a->row_token);
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t i = 0; i < b->B; i++)
+  for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < heads; h++) {
+      int64_t i = pieces.piece[p].sequence;
       sh_heads_io io = head_of(l, c, a, v, i, h);
-      if (io.L == 0) continue;
+      sh_piece_io(&pieces.piece[p], &io);
       c->k->softmax_attention(&io, scale, &dropout, b->sample[i], first_element(l, h), works + work * sh_thread());
     }
 }
@@ -166,18 +166,22 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, ta
   float *works = SH_ARENA_NEW(c->scratch, float, work *sh_max_threads());
   float scale = 1.f / sqrtf((float)d);
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_ATTN, f->attention_dropout);
+  sh_pieces pieces = sh_pieces_of(c, heads, false);
+  float *surplus = SH_ARENA_NEW(c->scratch, float, pieces.surplus * 2 * W); /* laid out as dkv */
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
-  for (int64_t i = 0; i < b->B; i++)
+  for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < heads; h++) {
+      const sh_piece *piece = &pieces.piece[p];
+      int64_t i = piece->sequence, t = b->offsets[i];
       sh_heads_io io = head_of(l, c, a, v, i, h);
-      if (io.L == 0) continue;
-      int64_t t = b->offsets[i];
       io.dout = dm + t * W + h * d;
       io.dq = dq + t * W + h * d;
-      io.dk = dkv + t * 2 * W + h * d;
+      io.dk = (piece->surplus < 0 ? dkv + t * 2 * W : surplus + piece->surplus * 2 * W) + h * d;
       io.dv_ = io.dk + W;
+      sh_piece_io(piece, &io);
       c->k->softmax_attention_back(&io, scale, &dropout, b->sample[i], first_element(l, h), works + work * sh_thread());
     }
+  sh_pieces_add(c, &pieces, surplus, 2 * W, 0, 2 * W, dkv);
 }
 
 /* dx through the norm (dQ = dq Wq^T, and dh on part 0) and through keys and values. */

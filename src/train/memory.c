@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "nn/linear.h"
+#include "nn/pieces.h"
 #include "optim/rows.h"
 #include "train/trainer.h"
 
@@ -63,6 +64,7 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
   int64_t dqk = c->model.dqk ? c->model.dqk : c->model.width / heads;
   int64_t dv = c->model.dv ? c->model.dv : c->model.width / heads;
   floats += s->threads * sh_attention_work(s->longest, dqk, dv);
+  floats += 3 * heads * larger(dqk, dv) * sh_pieces_surplus(s->sequences, heads, s->longest);
   floats += smaller(s->sequences, 64) * heads * (c->model.max_len + c->model.extra_positions);
   return floats;
 }
