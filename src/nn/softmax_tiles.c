@@ -13,27 +13,47 @@ static const float MASKED = -1e30f;
 static int64_t tiles_of(int64_t n) { return (n + TILE - 1) / TILE; }
 static int64_t tile_rows(int64_t n, int64_t tile) { return n - tile * TILE < TILE ? n - tile * TILE : TILE; }
 
+/* A tile's candidates e as right-hand operands: e^T [D x count], e [count x ld]. */
+static sh_right columns_of(const sh_softmax *s, int64_t chunk) {
+  int64_t room = s->k->right_room(s->width, TILE);
+  return (sh_right){.K = s->width, .N = tile_rows(s->n, chunk), .packed = s->columns + chunk * room};
+}
+static sh_right rows_of(const sh_softmax *s, int64_t chunk) {
+  int64_t room = s->k->right_room(TILE, s->ld);
+  return (sh_right){.K = tile_rows(s->n, chunk), .N = s->ld, .packed = s->rows ? s->rows + chunk * room : NULL};
+}
+
 void sh_softmax_pack(sh_softmax *s, sh_arena *arena) {
-  int64_t chunks = tiles_of(s->n), D = s->width;
-  s->packed = SH_ARENA_NEW(arena, float, chunks *D *TILE);
+  const sh_kernels *k = s->k;
+  int64_t chunks = tiles_of(s->n);
+  bool rounds = strcmp(k->precision, "fp32") != 0;
+  s->columns = SH_ARENA_NEW(arena, float, chunks * k->right_room(s->width, TILE));
+  s->rows = rounds ? SH_ARENA_NEW(arena, float, chunks * k->right_room(TILE, s->ld)) : NULL;
   s->packed_shift = SH_ARENA_NEW(arena, float, chunks *TILE);
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; c++) {
-    int64_t n = tile_rows(s->n, c);
-    float *to = s->packed + c * D * TILE, *shift = s->packed_shift + c * TILE;
     const float *e = s->e + c * TILE * s->ld;
-    for (int64_t d = 0; d < D; d++) {
-      for (int64_t v = 0; v < n; v++) to[d * TILE + v] = e[v * s->ld + d];
-      for (int64_t v = n; v < TILE; v++) to[d * TILE + v] = 0;
-    }
-    for (int64_t v = 0; v < n; v++) shift[v] = s->shift ? s->shift[c * TILE + v] : 0;
-    for (int64_t v = n; v < TILE; v++) shift[v] = 0;
+    sh_right columns = columns_of(s, c), rows = rows_of(s, c);
+    k->right_pack(&columns, e, s->ld, true, 0, columns.N);
+    if (s->rows) k->right_pack(&rows, e, s->ld, false, 0, rows.N);
+    for (int64_t v = 0; v < TILE; v++)
+      s->packed_shift[c * TILE + v] = s->shift && v < columns.N ? s->shift[c * TILE + v] : 0;
   }
 }
 
-/* x[rows x 64] = h . e of one tile. */
+/* x[rows x 64] = h . e of one tile; columns beyond the last candidate stay as they are. */
 static void dots(const sh_softmax *s, int64_t rows, const float *h, int64_t chunk, float *x) {
-  s->k->gemm(rows, TILE, s->width, h, s->ld, s->packed + chunk * s->width * TILE, TILE, x, TILE, false);
+  sh_right e = columns_of(s, chunk);
+  s->k->multiply(rows, h, s->ld, &e, x, TILE, false);
+}
+
+/* dh[rows x ld] (+)= x[rows x count] e of one tile. */
+static void weigh(const sh_softmax *s, int64_t rows, const float *x, int64_t chunk, float *dh) {
+  sh_right e = rows_of(s, chunk);
+  if (s->rows)
+    s->k->multiply(rows, x, TILE, &e, dh, s->ld, chunk > 0);
+  else
+    s->k->gemm(rows, s->ld, e.K, x, TILE, s->e + chunk * TILE * s->ld, s->ld, dh, s->ld, chunk > 0);
 }
 
 /* Column of token t's match in a chunk, or -1. */
@@ -88,7 +108,7 @@ static void block_back(const sh_softmax *s, const panel *n, int64_t b, const flo
       int64_t v = column(match, t0 + i, chunk);
       if (v >= 0) x[i * TILE + v] = s->masked ? 0 : x[i * TILE + v] - factor;
     }
-    s->k->gemm(rows, s->ld, count, x, TILE, s->e + chunk * TILE * s->ld, s->ld, dh + t0 * s->ld, s->ld, chunk > 0);
+    weigh(s, rows, x, chunk, dh + t0 * s->ld);
   }
 }
 
@@ -97,8 +117,8 @@ static void chunk_back(const sh_softmax *s, const panel *n, int64_t c, const flo
   int64_t chunk = n->chunk0 + c, count = tile_rows(s->n, chunk);
   for (int64_t b = 0; b < n->blocks; b++) {
     int64_t t0 = (n->block0 + b) * TILE, rows = tile_rows(n->T, n->block0 + b);
-    s->k->gemm_tn(count, s->ld, rows, n->p + (b * n->chunks + c) * TILE * TILE, TILE, h + t0 * s->ld, s->ld,
-                  de + chunk * TILE * s->ld, s->ld, true);
+    s->k->multiply_tn(count, s->ld, rows, n->p + (b * n->chunks + c) * TILE * TILE, TILE, h + t0 * s->ld, s->ld,
+                      de + chunk * TILE * s->ld, s->ld, true);
   }
 }
 

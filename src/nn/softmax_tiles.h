@@ -31,8 +31,10 @@ typedef struct sh_softmax {
   const float *e;     /* [n x ld] */
   const float *shift; /* [n], or NULL: none */
   float scale;
-  bool masked;   /* a match is left out, instead of being the target */
-  float *packed; /* set by sh_softmax_pack: transposed tiles [chunk][D][64] and the padded shift */
+  bool masked; /* a match is left out, instead of being the target */
+  /* Set by sh_softmax_pack: each tile of candidates as right-hand operand of the table, transposed and (NULL where the
+   * table multiplies e as it lies) as it is; the padded shift. */
+  float *columns, *rows;
   float *packed_shift;
 } sh_softmax;
 
