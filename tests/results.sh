@@ -34,6 +34,20 @@ beauty-sasrec-full|amazon-beauty/sasrec-full|beauty|
 fuxi-alpha-shuffle-s1|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3 train.seed=1
 hstu-file-s2|ml-1m/hstu|ml-1m-file|train.seed=2
 hstu-full|ml-1m/hstu|ml-1m-shuffle|loss.name=full train.eval_every=2 train.epochs=40
+hstu-shuffle-bf16|ml-1m/hstu|ml-1m-shuffle|train.precision=bf16
+sasrec-shuffle-bf16|ml-1m/sasrec|ml-1m-shuffle|train.precision=bf16
+hstu-shuffle-s1|ml-1m/hstu|ml-1m-shuffle|train.seed=1
+hstu-shuffle-s2|ml-1m/hstu|ml-1m-shuffle|train.seed=2
+sasrec-shuffle-s1|ml-1m/sasrec|ml-1m-shuffle|train.seed=1
+sasrec-shuffle-s2|ml-1m/sasrec|ml-1m-shuffle|train.seed=2
+fuxi-alpha-shuffle-s2|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3 train.seed=2
+hstu-large-shuffle-s1|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.seed=1
+hstu-large-shuffle-s2|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.seed=2
+fuxi-beta-shuffle|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3
+fuxi-beta-shuffle-s1|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.seed=1
+fuxi-beta-shuffle-s2|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.seed=2
+fuxi-alpha-large-shuffle|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4
+fuxi-beta-large-shuffle|ml-1m/fuxi-beta-large|ml-1m-shuffle|train.eval_every=4
 RUNS
 }
 
