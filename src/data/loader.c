@@ -162,7 +162,10 @@ static sh_status read_sequences(const reading *r, const sh_sample *sample, int64
 #pragma omp parallel for schedule(dynamic, 4) reduction(min : failed)
   for (int64_t s = 0; s < B; s++)
     if (read_sequence(r, &sample[s], c, s, event + room * omp_get_thread_num()) != SH_OK && s < failed) failed = s;
-  return failed < B ? read_sequence(r, &sample[failed], c, failed, event) : SH_OK;
+  if (failed == B) return SH_OK;
+  /* again, for this thread's message; what others failed on stays unread */
+  sh_status again = read_sequence(r, &sample[failed], c, failed, event);
+  return again != SH_OK ? again : sh_fail(SH_ERR_DATA, "sequences of a batch could not be read at once");
 }
 
 /* The schema's features under their names; those with members of their own share the arrays. */

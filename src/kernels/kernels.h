@@ -74,7 +74,8 @@ enum { SH_PANEL = 64 }; /* columns of B that lie together */
 
 typedef struct sh_kernels {
   const char *name;
-  const char *precision; /* of the products of linear layers: "fp32", "bf16", "bf16 emulated" */
+  const char
+      *precision; /* "fp32"; "bf16": of multiply and multiply_tn and of attention; "bf16 emulated": of the former */
 
   /* C[M x N] = A[M x K] B[K x N] (+ C when add). */
   void (*gemm)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
@@ -83,11 +84,10 @@ typedef struct sh_kernels {
   void (*gemm_tn)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
                   int64_t ldc, bool add);
 
-  /* The products of linear layers. With precision bf16 both operands are rounded to bf16 (nearest, ties to even) and
-   * sums are fp32; gemm and gemm_tn above never round.
-   * right_pack: columns n0 .. n1-1 of B, both multiples of SH_PANEL or N; B is W, or W^T when transposed.
-   * multiply: C[M x N] = A[M x K] B (+ C when add).
-   * multiply_tn: C[K x N] = A[T x K]^T B[T x N] (+ C when add), a weight's gradient. */
+  /* The products of linear layers, of the shared and the full softmax. With precision bf16 both operands are rounded to
+   * bf16 (nearest, ties to even) and sums are fp32; gemm and gemm_tn above never round. right_pack: columns n0 .. n1-1
+   * of B, both multiples of SH_PANEL or N; B is W, or W^T when transposed. multiply: C[M x N] = A[M x K] B (+ C when
+   * add). multiply_tn: C[K x N] = A[T x K]^T B[T x N] (+ C when add), a weight's gradient. */
   int64_t (*right_room)(int64_t K, int64_t N);
   void (*right_pack)(const sh_right *B, const float *W, int64_t ldw, bool transposed, int64_t n0, int64_t n1);
   void (*multiply)(int64_t M, const float *A, int64_t lda, const sh_right *B, float *C, int64_t ldc, bool add);
@@ -179,7 +179,7 @@ typedef struct sh_kernels {
 /* The best fp32 table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
 const sh_kernels *sh_kernels_best(void);
 /* The table of precision bf16: avx512_bf16 where the CPU has it and SHOAL_ISA names no other; otherwise
- * sh_kernels_best() with the rounding emulated. */
+ * sh_kernels_best() with the rounding of multiply and multiply_tn emulated, attention in fp32. */
 const sh_kernels *sh_kernels_bf16(void);
 /* `k` with operands rounded to bf16 and multiplied in fp32, made in `room`; returns it. */
 const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room);

@@ -3,7 +3,7 @@
 #include <omp.h>
 #include <string.h>
 
-int sh_max_threads(void) { return omp_get_max_threads(); }
+int sh_max_threads(void) { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 int sh_thread(void) { return omp_get_thread_num(); }
 
 /* Tokens in one pass of a weight gradient and in one partial sum, entries of dW that one unit of work sums (half of an

@@ -120,14 +120,17 @@ static sh_status open_files(sh_journal *j, sh_trainer *t) {
 }
 
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
-  *j = (sh_journal){.began = sh_now(),
+  *j = (sh_journal){.lock = -1,
+                    .began = sh_now(),
                     .last_comm = sh_comm_seconds(),
                     .last_tokens = t->state.tokens,
                     .last_step = t->state.step,
                     .peak = sh_peak_of(t->kernels)};
   sh_sum_f64(&t->grid->world, &j->peak, 1);
   j->last_time = sh_now();
-  return sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
+  sh_status status = sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
+  if (status != SH_OK) sh_journal_close(j);
+  return status;
 }
 
 void sh_journal_close(sh_journal *j) {

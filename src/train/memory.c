@@ -73,12 +73,12 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
  * their probabilities; the full softmax has all own rows for candidates. */
 static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t rows) {
   enum { PANEL = 1 << 20 };
-  int64_t ld = padded(c->model.width), T = s->tokens, own = s->items / s->ranks;
-  if (loss_is(c, "full")) return 2 * (T + c->loss.tile_tokens) * (ld + 4) + 4 * own * ld + PANEL;
+  int64_t ld = padded(c->model.width), T = s->tokens, own = (s->items + s->ranks - 1) / s->ranks;
+  int64_t side = s->threads > 16 ? s->threads : 16, tiles = side * side * 64 * 64; /* as nn/softmax_tiles.c */
+  if (loss_is(c, "full")) return 2 * (T + c->loss.tile_tokens) * (ld + 4) + 5 * own * ld + tiles;
   if (!loss_is(c, "sampled")) {
-    int64_t n = smaller(rows, shared_keys(c, s)),
-            kept = (s->threads > 16 ? s->threads : 16) * ((n + 63) / 64) * 64 * 64;
-    return 2 * (T + rows) * (ld + 1) + 3 * n * ld + 7 * T + (kept <= 16 * PANEL ? kept : PANEL);
+    int64_t n = smaller(rows, shared_keys(c, s)), kept = side * ((n + 63) / 64) * 64 * 64;
+    return 2 * (T + rows) * (ld + 1) + 3 * n * ld + 7 * T + (kept <= 16 * PANEL ? kept : tiles);
   }
   int64_t each = keys_of_token(c), tile = 512, column = 1; /* as nn/loss_sampled.c */
   while (column < each) column *= 2;

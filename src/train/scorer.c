@@ -154,8 +154,11 @@ static sh_status read_filtered(sh_scorer *s, const sh_sample *query, const int64
   for (int64_t i = 0; i < mine; i++)
     if (filtered_keys(s, &query[i], seen_first[i], o->filtered + room[i], &o->filtered_count[i]) != SH_OK && i < failed)
       failed = i;
-  if (failed < mine) /* again, for this thread's message */
-    return filtered_keys(s, &query[failed], seen_first[failed], o->filtered, &o->filtered_count[failed]);
+  if (failed < mine) { /* again, for this thread's message; what others failed on stays unread */
+    sh_status again = filtered_keys(s, &query[failed], seen_first[failed], o->filtered, &o->filtered_count[failed]);
+    return again != SH_OK ? again
+                          : sh_fail(SH_ERR_DATA, "events of %lld queries could not be read at once", (long long)mine);
+  }
   for (int64_t i = 0; i < mine; i++) {
     memmove(o->filtered + o->nfiltered, o->filtered + room[i], sizeof *o->filtered * (size_t)o->filtered_count[i]);
     o->nfiltered += o->filtered_count[i];

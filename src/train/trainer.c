@@ -116,10 +116,11 @@ static sh_status check_schedule(const sh_trainer *t) {
 static const sh_kernels *kernels_of(const sh_config *conf, const sh_grid *grid) {
   if (!strcmp(conf->train.precision, "fp32")) return sh_kernels_best();
   const sh_kernels *k = sh_kernels_bf16();
+  const char *wanted = getenv("SHOAL_ISA");
   if (strcmp(k->precision, "bf16") && grid->world.index == 0)
     sh_warn("train.precision = bf16: %s, so operands are rounded to bf16 and multiplied in fp32, which is slower than "
             "train.precision=fp32",
-            getenv("SHOAL_ISA") ? "SHOAL_ISA asks for kernels without AVX512_BF16" : "this CPU has no AVX512_BF16");
+            wanted && *wanted ? "SHOAL_ISA asks for kernels without AVX512_BF16" : "this CPU has no AVX512_BF16");
   return k;
 }
 

@@ -36,7 +36,7 @@ static void add_rows(int n, int d, const float *s, const float *v, int ld, float
 }
 
 /* The last query alone, all that inference needs of the last block: a row of scores, so keys and values are read once,
- * where they lie. */
+ * where they lie; in fp32 in every table, as rounding them would cost more than the products. */
 static void last_query(const sh_heads_io *h, const sh_rel_bias *b, float inv, float *work) {
   int L = h->L;
   float *s = work, *times = s + TILE_K;
