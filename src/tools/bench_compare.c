@@ -14,7 +14,7 @@ static char *read_all(const char *path, size_t *size) {
   char *text = NULL;
   size_t room = 0;
   ssize_t n = getdelim(&text, &room, 0, f); /* a text has no zero byte; what stands behind one is lost to JSON too */
-  bool whole = feof(f) && !ferror(f);
+  bool whole = !ferror(f);
   fclose(f);
   if (!whole) {
     free(text);

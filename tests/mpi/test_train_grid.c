@@ -94,22 +94,24 @@ static bool close_losses(const train_run *x, const train_run *y, int steps, cons
   return true;
 }
 
-/* precision: bf16 on this grid against itself and against fp32 on one rank, under the optimiser that does not amplify
- * rounding: a sum that differs in its last bit may round to another bf16. These models of width 16 amplify that too,
- * except HSTU (FuXi-alpha with in-batch negatives to 6e-3 in 20 steps): the others are held to their first steps, while
- * parameters have moved little. */
+/* precision: bf16 on this grid against itself and against fp32 on one rank. A sum that differs in its last bit may
+ * round to another bf16, and models of width 16 amplify that, except HSTU: the others train under the optimiser that
+ * does not, are held to fp32 while parameters have moved little, and FuXi-alpha, whose in-batch loss drifts by 6e-3 in
+ * 20 steps, also to itself. */
 static void test_bf16(void **state) {
   (void)state;
   for (int m = 0; m < 4; m++) {
     char what[TRAIN_WHAT];
-    sh_config full = train_smooth(train_mixed(m, m, data, what)), c = full;
+    sh_config full = train_mixed(m, m, data, what), c;
+    if (m > 0) full = train_smooth(full);
+    c = full;
     snprintf(c.train.precision, sizeof c.train.precision, "bf16");
     train_run one = {0}, half = {0}, all = {0};
     assert_all(alone(&one, &full, STEPS));
     assert_all(alone(&half, &c, STEPS));
     assert_all(train_whole(&all, &c, &grid, STEPS));
     assert_all(close_losses(&all, &one, m == 0 ? STEPS : STEPS / 4, what));
-    assert_all(close_losses(&all, &half, m == 0 ? STEPS : STEPS / 4, what));
+    assert_all(close_losses(&all, &half, m != 2 ? STEPS : STEPS / 4, what));
     assert_all(all.n == one.n && memcmp(all.value, one.value, sizeof(float) * (size_t)all.n)); /* it does something */
     train_free(&one), train_free(&half), train_free(&all);
   }
