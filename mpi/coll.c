@@ -14,19 +14,20 @@
 static double seconds;
 static int64_t sent;
 
+void sh_mpi_waited(double since) { seconds += sh_now() - since; }
+void sh_mpi_sent(int64_t bytes) { sent += bytes; }
+
 double sh_comm_seconds(void) { return seconds; }
 int64_t sh_comm_bytes(void) { return sent; }
-
-static int64_t piece_of(int64_t rest) { return rest < sh_mpi_piece ? rest : sh_mpi_piece; }
 
 static void all_reduce(const sh_axis *axis, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op op) {
   if (axis->size == 1) return;
   double start = sh_now();
   for (int64_t i = 0; i < n; i += sh_mpi_piece)
-    SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + (size_t)i * size, (int)piece_of(n - i), type, op,
+    SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + (size_t)i * size, (int)sh_mpi_next(n - i), type, op,
            sh_axis_comm(axis));
-  sent += 2 * n * (int64_t)size * (axis->size - 1) / axis->size;
-  seconds += sh_now() - start;
+  sh_mpi_sent(2 * n * (int64_t)size * (axis->size - 1) / axis->size);
+  sh_mpi_waited(start);
 }
 
 void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_SUM); }
@@ -40,16 +41,16 @@ void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;
   double start = sh_now();
   for (int64_t i = 0, n = (int64_t)bytes; i < n; i += sh_mpi_piece)
-    SH_MPI(axis, MPI_Bcast, (char *)data + i, (int)piece_of(n - i), MPI_BYTE, root, sh_axis_comm(axis));
-  if (axis->index == root) sent += (int64_t)bytes;
-  seconds += sh_now() - start;
+    SH_MPI(axis, MPI_Bcast, (char *)data + i, (int)sh_mpi_next(n - i), MPI_BYTE, root, sh_axis_comm(axis));
+  if (axis->index == root) sh_mpi_sent((int64_t)bytes);
+  sh_mpi_waited(start);
 }
 
 void sh_barrier(const sh_axis *axis) {
   if (axis->size == 1) return;
   double start = sh_now();
   SH_MPI(axis, MPI_Barrier, sh_axis_comm(axis));
-  seconds += sh_now() - start;
+  sh_mpi_waited(start);
 }
 
 /* Pieces too large for one call go round by broadcasts. `mine` may be this rank's place in `out`. */
@@ -78,48 +79,8 @@ void sh_allgather(const sh_axis *axis, const void *mine, size_t bytes, void *out
   double start = sh_now();
   SH_MPI(axis, MPI_Allgather, mine == place ? MPI_IN_PLACE : mine, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE,
          sh_axis_comm(axis));
-  sent += (int64_t)bytes * (axis->size - 1);
-  seconds += sh_now() - start;
-}
-
-/* An MPI request needs its counts as ints, alive until the end; blocking calls borrow one kept here. */
-struct sh_request {
-  const sh_axis *axis; /* of the open request; NULL when there is none */
-  MPI_Request *request;
-  int nrequests, request_capacity;
-  int *number; /* send counts, send displacements, receive counts, receive displacements */
-  int number_capacity;
-  MPI_Datatype type; /* `unit` bytes */
-  size_t unit;
-};
-
-static int *numbers(sh_request *r, int n) {
-  if (n > r->number_capacity) {
-    r->number = sh_realloc(r->number, sizeof *r->number * (size_t)n);
-    r->number_capacity = n;
-  }
-  return r->number;
-}
-
-static MPI_Datatype type_of(const sh_axis *axis, sh_request *r, size_t unit) {
-  if (r->unit != unit) {
-    if (r->unit) SH_MPI(axis, MPI_Type_free, &r->type);
-    SH_MPI(axis, MPI_Type_contiguous, sh_mpi_int(axis, (int64_t)unit, "bytes of one element"), MPI_BYTE, &r->type);
-    SH_MPI(axis, MPI_Type_commit, &r->type);
-    r->unit = unit;
-  }
-  return r->type;
-}
-
-/* Counts and displacements, in elements, as ints; returns the sum. */
-static int64_t layout(const sh_axis *axis, const int64_t *count, int *counts, int *places) {
-  int64_t total = 0;
-  for (int i = 0; i < axis->size; i++) {
-    counts[i] = sh_mpi_int(axis, count[i], "elements for one rank");
-    places[i] = sh_mpi_int(axis, total, "place of a rank's elements");
-    total += count[i];
-  }
-  return total;
+  sh_mpi_sent((int64_t)bytes * (axis->size - 1));
+  sh_mpi_waited(start);
 }
 
 static int64_t sum(const int64_t *x, int n) {
@@ -140,21 +101,21 @@ void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, 
     return;
   }
   double start = sh_now();
-  int *counts = numbers(&shared, 2 * axis->size), *places = counts + axis->size;
-  layout(axis, count, counts, places);
+  int *counts = sh_request_numbers(&shared, 2 * axis->size), *places = counts + axis->size;
+  sh_mpi_layout(axis, count, counts, places);
   const void *place = (char *)out + (size_t)places[axis->index] * unit;
-  MPI_Datatype type = type_of(axis, &shared, unit);
+  MPI_Datatype type = sh_request_type(axis, &shared, unit);
   SH_MPI(axis, MPI_Allgatherv, mine == place ? MPI_IN_PLACE : mine, counts[axis->index], type, out, counts, places,
          type, sh_axis_comm(axis));
-  sent += count[axis->index] * (int64_t)unit * (axis->size - 1);
-  seconds += sh_now() - start;
+  sh_mpi_sent(count[axis->index] * (int64_t)unit * (axis->size - 1));
+  sh_mpi_waited(start);
 }
 
 /* One reduction for every receiver, in pieces: for sums too long for one call. */
 static void reduce_each(const sh_axis *axis, const float *x, const int64_t *count, float *out) {
   for (int r = 0; r < axis->size; x += count[r], r++)
     for (int64_t i = 0; i < count[r]; i += sh_mpi_piece)
-      SH_MPI(axis, MPI_Reduce, x + i, r == axis->index ? out + i : NULL, (int)piece_of(count[r] - i), MPI_FLOAT,
+      SH_MPI(axis, MPI_Reduce, x + i, r == axis->index ? out + i : NULL, (int)sh_mpi_next(count[r] - i), MPI_FLOAT,
              MPI_SUM, r, sh_axis_comm(axis));
 }
 
@@ -170,12 +131,12 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
   if (total > sh_mpi_piece) {
     reduce_each(axis, x, count, out);
   } else {
-    int *counts = numbers(&shared, 2 * axis->size);
-    layout(axis, count, counts, counts + axis->size);
+    int *counts = sh_request_numbers(&shared, 2 * axis->size);
+    sh_mpi_layout(axis, count, counts, counts + axis->size);
     SH_MPI(axis, MPI_Reduce_scatter, x, out, counts, MPI_FLOAT, MPI_SUM, sh_axis_comm(axis));
   }
-  sent += (total - count[axis->index]) * (int64_t)sizeof *x;
-  seconds += sh_now() - start;
+  sh_mpi_sent((total - count[axis->index]) * (int64_t)sizeof *x);
+  sh_mpi_waited(start);
 }
 
 void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
@@ -185,68 +146,8 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
   }
   double start = sh_now();
   SH_MPI(axis, MPI_Alltoall, send, 1, MPI_INT64_T, recv, 1, MPI_INT64_T, sh_axis_comm(axis));
-  sent += (axis->size - 1) * (int64_t)sizeof *send;
-  seconds += sh_now() - start;
-}
-
-sh_request *sh_request_new(void) { return sh_calloc(1, sizeof(sh_request)); }
-
-void sh_request_free(sh_request *r) {
-  if (!r) return;
-  sh_request_end(r);
-  int down = 0;
-  if (r->unit) MPI_Finalized(&down);
-  if (r->unit && !down) MPI_Type_free(&r->type);
-  free(r->number);
-  free(r->request);
-  free(r);
-}
-
-/* Room for n requests of a new operation. */
-static MPI_Request *open_requests(sh_request *r, const sh_axis *axis, int n) {
-  assert(!r->axis); /* one operation at a time */
-  if (n > r->request_capacity) {
-    r->request = sh_realloc(r->request, sizeof *r->request * (size_t)n);
-    r->request_capacity = n;
-  }
-  r->axis = axis;
-  r->nrequests = n;
-  return r->request;
-}
-
-void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, const int64_t *send_count, void *recv,
-                        const int64_t *recv_count, size_t unit) {
-  assert(unit > 0);
-  if (axis->size == 1) {
-    assert(send_count[0] == recv_count[0]);
-    if (send_count[0]) memcpy(recv, send, (size_t)send_count[0] * unit);
-    return;
-  }
-  int P = axis->size, *n = numbers(r, 4 * P);
-  int64_t total = layout(axis, send_count, n, n + P);
-  layout(axis, recv_count, n + 2 * P, n + 3 * P);
-  MPI_Datatype type = type_of(axis, r, unit);
-  MPI_Request *request = open_requests(r, axis, 1);
-  SH_MPI(axis, MPI_Ialltoallv, send, n, n + P, type, recv, n + 2 * P, n + 3 * P, type, sh_axis_comm(axis), request);
-  sent += (total - send_count[axis->index]) * (int64_t)unit;
-}
-
-void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
-  if (axis->size == 1 || n == 0) return;
-  int pieces = (int)((n + sh_mpi_piece - 1) / sh_mpi_piece);
-  MPI_Request *request = open_requests(r, axis, pieces);
-  for (int64_t i = 0; i < n; i += sh_mpi_piece)
-    SH_MPI(axis, MPI_Iallreduce, MPI_IN_PLACE, x + i, (int)piece_of(n - i), MPI_FLOAT, MPI_SUM, sh_axis_comm(axis),
-           request++);
-  sent += 2 * n * (int64_t)sizeof *x * (axis->size - 1) / axis->size;
-}
-
-void sh_request_end(sh_request *r) {
-  if (!r->axis) return;
-  double start = sh_now();
-  SH_MPI(r->axis, MPI_Waitall, r->nrequests, r->request, MPI_STATUSES_IGNORE);
-  r->axis = NULL;
-  seconds += sh_now() - start;
+  sh_mpi_sent((axis->size - 1) * (int64_t)sizeof *send);
+  sh_mpi_waited(start);
 }
 
 sh_status sh_agree(const sh_axis *axis, sh_status mine) {
@@ -254,7 +155,7 @@ sh_status sh_agree(const sh_axis *axis, sh_status mine) {
   double start = sh_now();
   int first = mine == SH_OK ? INT_MAX : axis->index;
   SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, sh_axis_comm(axis));
-  seconds += sh_now() - start;
+  sh_mpi_waited(start);
   if (first == INT_MAX) return SH_OK;
   struct {
     int status;
