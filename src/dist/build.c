@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "dist/models.h"
+#include "dist/tensor.h"
 
 int sh_build_slot(sh_model *m, int width, const char *fmt, ...) {
   assert(m->nslots < SH_MODEL_SLOTS);
@@ -24,7 +25,7 @@ void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const
   assert(m->ncalls < SH_MODEL_CALLS && nin <= SH_CALL_SLOTS && nout <= SH_CALL_SLOTS);
   sh_call *k = &m->call[m->ncalls];
   *k = (sh_call){.nin = nin, .nout = nout};
-  k->layer = (sh_layer){.ops = ops, .site = (uint32_t)m->ncalls, .part = m->params.part, .parts = m->params.parts};
+  k->layer = (sh_layer){.ops = ops, .site = (uint32_t)m->nsites, .part = m->params.part, .parts = m->params.parts};
   snprintf(k->layer.name, sizeof k->layer.name, "%s", name);
   void *copy = sh_malloc(ops->conf_bytes);
   k->layer.conf = memcpy(copy, conf, ops->conf_bytes);
@@ -34,7 +35,46 @@ void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const
   ops->params(&k->layer, &m->params);
   k->param_last = m->params.n;
   m->needs_time_runs |= ops->needs_time_runs;
+  m->nsites += !ops->communicates;
   m->ncalls++;
+}
+
+/* A communication call behind `slot`. */
+static int append(sh_model *m, const sh_layer_ops *ops, const char *name, int slot, bool sliced) {
+  int width = m->slot[slot].width, out = sh_build_slot(m, width, "%s.%s", name, ops->name);
+  m->slot[out].sliced = sliced;
+  sh_tensor_conf conf = {.axis = m->tensor, .width = width};
+  sh_build_call(m, ops, name, &conf, 1, &slot, 1, &out);
+  return out;
+}
+
+int sh_build_input(sh_model *m, const sh_layer_ops *ops, const char *name, const void *conf) {
+  int x = sh_build_slot(m, m->width, "%s", name);
+  m->slot[x].sliced = m->params.parts > 1;
+  sh_build_call(m, ops, name, conf, 0, NULL, 1, &x);
+  return m->params.parts == 1 || m->sequence ? x : append(m, &sh_tensor_spread_ops, name, x, false);
+}
+
+int sh_build_enter(sh_model *m, const char *name, int slot) {
+  if (m->params.parts == 1) return slot;
+  return append(m, m->sequence ? &sh_tensor_gather_ops : &sh_tensor_copy_ops, name, slot, false);
+}
+
+int sh_build_leave(sh_model *m, const char *name, int slot) {
+  if (m->params.parts == 1) return slot;
+  return append(m, m->sequence ? &sh_tensor_scatter_ops : &sh_tensor_sum_ops, name, slot, m->sequence);
+}
+
+int sh_build_span(sh_model *m, const char *name, int slot, bool doubles) {
+  if (m->params.parts == 1) return slot;
+  int width = m->slot[slot].width, out = sh_build_slot(m, width, "%s.span", name);
+  sh_tensor_conf conf = {.axis = m->tensor, .width = doubles ? width / 2 : width, .doubles = doubles};
+  sh_build_call(m, &sh_tensor_span_ops, name, &conf, 1, &slot, 1, &out);
+  return out;
+}
+
+void sh_build_output(sh_model *m, int slot) {
+  m->output = m->params.parts == 1 || m->sequence ? slot : append(m, &sh_tensor_take_ops, "output", slot, true);
 }
 
 static sh_recompute recompute_of(const sh_conf_model *conf) {
@@ -42,11 +82,11 @@ static sh_recompute recompute_of(const sh_conf_model *conf) {
   return strcmp(conf->recompute, "attention") ? SH_RECOMPUTE_NONE : SH_RECOMPUTE_ATTENTION;
 }
 
-sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, int part, int parts) {
-  *m = (sh_model){.width = (int)conf->width, .recompute = recompute_of(conf)};
+sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, const sh_axis *tensor, bool sequence) {
+  *m = (sh_model){.width = (int)conf->width, .recompute = recompute_of(conf), .tensor = tensor, .sequence = sequence};
   m->call = sh_calloc(SH_MODEL_CALLS, sizeof *m->call);
   m->slot = sh_calloc(SH_MODEL_SLOTS, sizeof *m->slot);
-  sh_params_create(&m->params, part, parts);
+  sh_params_create(&m->params, tensor ? tensor->index : 0, tensor ? tensor->size : 1);
   sh_model_build build = sh_model_find(conf->name);
   if (!build) return sh_fail(SH_ERR_USAGE, "model.name: no model is called %s", conf->name);
   SH_TRY(build(m, conf));
@@ -80,6 +120,15 @@ static int last_only_from(const sh_model *m) {
   return from;
 }
 
+int64_t sh_model_first(const sh_model *m, int64_t n) { return sh_slice_first(n, m->params.part, m->params.parts); }
+int64_t sh_model_own(const sh_model *m, int64_t n) {
+  return sh_slice_first(n, m->params.part + 1, m->params.parts) - sh_model_first(m, n);
+}
+
+static int64_t slot_rows(const sh_model *m, int slot, int64_t n) {
+  return m->slot[slot].sliced ? sh_model_own(m, n) : n;
+}
+
 static sh_args call_args(const sh_model *m, const sh_pass *p, int i) {
   const sh_call *k = &m->call[i];
   sh_args a = {.T = p->T, .R = p->T, .tape = p->tape[i]};
@@ -96,9 +145,9 @@ static void open_pass(const sh_model *m, const sh_ctx *c, bool last_only, int fr
   p->grad = SH_ARENA_ZNEW(step, float *, m->nslots);
   p->tape = SH_ARENA_ZNEW(step, float *, m->ncalls);
   int64_t *rows = SH_ARENA_NEW(step, int64_t, m->nslots);
-  for (int s = 0; s < m->nslots; s++) rows[s] = p->T;
+  for (int s = 0; s < m->nslots; s++) rows[s] = slot_rows(m, s, p->T);
   for (int i = from; i < m->ncalls; i++)
-    for (int s = 0; s < m->call[i].nout; s++) rows[m->call[i].out[s]] = p->R;
+    for (int s = 0; s < m->call[i].nout; s++) rows[m->call[i].out[s]] = slot_rows(m, m->call[i].out[s], p->R);
   sh_plan_make(m, &(sh_plan_shape){.T = b->T, .B = b->B, .train = c->train, .rows = rows}, step, &p->plan);
   p->block = SH_ARENA_NEW(step, float, p->plan.floats);
   if (!last_only) return;
@@ -128,6 +177,7 @@ float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_a
   }
   float *out = pass->value[m->output];
   if (!last_only || rows_only[m->output]) return out;
+  assert(m->params.parts == 1); /* split layers all compute for last tokens only */
   float *rows = SH_ARENA_NEW(step, float, pass->R * m->width);
   for (int64_t r = 0; r < pass->R; r++)
     memcpy(rows + r * m->width, out + (int64_t)pass->row_token[r] * m->width, sizeof(float) * (size_t)m->width);
@@ -142,7 +192,7 @@ static void rerun(const sh_model *m, const sh_ctx *c, sh_pass *pass, int first, 
     bool kept = true; /* all outputs */
     for (int s = 0; s < k->nout; s++) {
       pass->value[k->out[s]] = pass->block + q->again[k->out[s]];
-      kept &= !q->dropped[k->out[s]];
+      kept &= !q->dropped[k->out[s]] && !q->passing[k->out[s]];
     }
     pass->tape[i] = pass->block + q->tape_again[i];
     sh_args a = call_args(m, pass, i);
@@ -151,10 +201,19 @@ static void rerun(const sh_model *m, const sh_ctx *c, sh_pass *pass, int first, 
   }
 }
 
+/* A passing slot once more, from its kept input. */
+static void remake(const sh_model *m, const sh_ctx *c, sh_pass *pass, int i) {
+  const sh_call *k = &m->call[i];
+  pass->value[k->out[0]] = pass->block + pass->plan.again[k->out[0]];
+  sh_args a = call_args(m, pass, i);
+  k->layer.ops->forward(&k->layer, c, &a);
+}
+
 void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_ready ready,
                        void *arg) {
   for (int i = m->ncalls - 1; i >= 0; i--) {
     const sh_call *k = &m->call[i];
+    if (pass->plan.remake[i] >= 0) remake(m, c, pass, pass->plan.remake[i]);
     if (pass->plan.rerun[i] >= 0) rerun(m, c, pass, pass->plan.rerun[i], i);
     sh_args a = call_args(m, pass, i);
     for (int s = 0; s < k->nout; s++) a.dout[s] = k->out[s] == m->output ? doutput : pass->grad[k->out[s]];
@@ -172,10 +231,10 @@ int64_t sh_model_pass_floats(const sh_model *m, int64_t T, int64_t B, sh_arena *
   sh_plan plan;
   sh_arena_mark mark = sh_arena_save(scratch);
   int64_t *rows = SH_ARENA_NEW(scratch, int64_t, m->nslots);
-  for (int s = 0; s < m->nslots; s++) rows[s] = T;
+  for (int s = 0; s < m->nslots; s++) rows[s] = slot_rows(m, s, T);
   sh_plan_make(m, &(sh_plan_shape){.T = T, .B = B, .train = true, .rows = rows}, scratch, &plan);
   sh_arena_release(scratch, mark);
-  return plan.floats + T * m->width;
+  return plan.floats + sh_model_own(m, T) * m->width;
 }
 
 void sh_model_flops(const sh_model *m, const sh_batch *b, double *linear, double *attention) {

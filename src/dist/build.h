@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "dist/plan.h"
+#include "mpi/grid.h"
 #include "nn/layer.h"
 
 typedef struct sh_call {
@@ -19,13 +20,16 @@ typedef struct sh_call {
 typedef struct sh_slot {
   char name[SH_PARAM_NAME];
   int width;
+  bool sliced; /* rows are dealt to the tensor axis (sh_slice_first); else each part has all */
 } sh_slot;
 
 enum { SH_MODEL_CALLS = 2048, SH_MODEL_SLOTS = 4096 };
 
 typedef struct sh_model {
   sh_params params;
-  int ncalls, nslots;
+  const sh_axis *tensor; /* NULL: alone */
+  bool sequence;         /* between split layers rows are sliced */
+  int ncalls, nslots, nsites;
   sh_call *call;
   sh_slot *slot;
   int output; /* slot of the final hidden states [T x D] */
@@ -40,9 +44,26 @@ int sh_build_slot(sh_model *m, int width, const char *fmt, ...) __attribute__((f
 void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const void *conf, int nin, const int *in,
                    int nout, const int *out);
 
-/* Registry model/models.def: name and build function. Parameters are allocated, zero; sh_params_init draws them. */
-sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, int part, int parts);
+/* Where a model meets the tensor axis (dist/tensor.h). Each returns the slot that goes on: on one part the slot it was
+ * given, and nothing is appended. `name` is the block's: what is computed again is computed together.
+ *   input: a call without input slots that makes sliced rows      enter: whole rows for split layers to read
+ *   leave: the sum of what the parts of a split layer left        span: row statistics summed over parts
+ *   output: ends the model; sets m->output */
+int sh_build_input(sh_model *m, const sh_layer_ops *ops, const char *name, const void *conf);
+int sh_build_enter(sh_model *m, const char *name, int slot);
+int sh_build_leave(sh_model *m, const char *name, int slot);
+int sh_build_span(sh_model *m, const char *name, int slot, bool doubles);
+void sh_build_output(sh_model *m, int slot);
+
+/* Registry model/models.def: name and build function. Parameters are allocated, zero; sh_params_init draws them.
+ * `tensor`: the axis that shares the layers, NULL when alone; it outlives the model. Not collective. */
+sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, const sh_axis *tensor, bool sequence);
 void sh_model_destroy(sh_model *m);
+
+/* Of n rows of the batch (tokens, or sequences with last_only) those whose input rows and output this part has: first
+ * .. first + own - 1. */
+int64_t sh_model_first(const sh_model *m, int64_t n);
+int64_t sh_model_own(const sh_model *m, int64_t n);
 
 /* Arrays of one pass, in the step arena. A pointer holds only while the plan says so: values and tapes until their
  * call's backward (with recompute, again just before it), gradients from their first reader's backward on. */
@@ -55,14 +76,14 @@ typedef struct sh_pass {
   float **tape;          /* [ncalls] */
 } sh_pass;
 
-/* Returns the output rows [T x D], or [B x D] of each sequence's last token with last_only (inference; the last block
- * computes nothing else). Sequences must not be empty with last_only. Without c->train only the output outlives the
- * call. */
+/* Returns this part's output rows [own T x D], or [own B x D] of each sequence's last token with last_only (inference;
+ * the last block computes nothing else). Sequences must not be empty with last_only. Without c->train only the output
+ * outlives the call. c->rows->slot is of own tokens. Forward and backward are collective over the tensor axis. */
 float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_arena *step, sh_pass *pass);
 
-/* doutput[T x D] is the gradient of the output. Adds to params.grad and to the context's row gradients. `ready` (may be
- * NULL) is told after each call that gradients of parameter rows first .. last-1 are final; the call's slots and their
- * gradients are still there. */
+/* doutput[own T x D] is the gradient of the output. Adds to params.grad and to the context's row gradients. `ready`
+ * (may be NULL) is told after each call that gradients of parameter rows first .. last-1 are final; the call's slots
+ * and their gradients are still there. */
 typedef void (*sh_ready)(void *arg, int first, int last);
 void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const float *doutput, sh_ready ready,
                        void *arg);

@@ -12,6 +12,9 @@
  *   layer       a group is a block, the consecutive calls of one name: what flows from block to block stays
  *
  * The last group is never dropped: backward begins with it, so keeping it costs nothing at the peak.
+ *
+ * On a tensor axis what split layers read and leave is passing: whole rows, while kept slots are sliced or split. Such
+ * a slot dies with its last reader's forward; what entered is gathered again in front of its readers' backward.
  */
 #ifndef SH_DIST_PLAN_H
 #define SH_DIST_PLAN_H
@@ -33,6 +36,8 @@ typedef struct sh_plan {
   int64_t *tape_again; /* [ncalls] */
   int64_t *grad;       /* [nslots] */
   bool *dropped;       /* [nslots] dies with its group's forward and is made anew */
+  bool *passing;       /* [nslots] dies with its last reader's forward */
+  int *remake;         /* [ncalls] the call that makes a passing input of this one's backward again, or -1 */
   int *rerun;          /* [ncalls] the call from which on forward runs again in front of this one's backward, or -1 */
 } sh_plan;
 

@@ -34,24 +34,32 @@ static sh_status build(sh_model *m, const sh_conf_model *conf, int channels, boo
                                .pos_init = {.kind = SH_INIT_NORMAL, .a = sqrt(2.0 / (block.N + block.D))}};
   if (block.H % m->params.parts)
     return sh_fail(SH_ERR_USAGE, "model.heads = %d cannot be dealt to parallel.tensor = %d", block.H, m->params.parts);
+  if (feed_forward && ffn.F % m->params.parts)
+    return sh_fail(SH_ERR_USAGE,
+                   "hidden width %d (model.ffn_multiple x model.width) cannot be dealt to parallel.tensor = %d", ffn.F,
+                   m->params.parts);
   if (ffn.F < 1)
     return sh_fail(SH_ERR_USAGE, "model.ffn_multiple = %g of width %d leaves no hidden column", conf->ffn_multiple,
                    block.D);
-  int local = block.H / m->params.parts * channels * block.dv, x = sh_build_slot(m, block.D, "input");
-  sh_build_call(m, &sh_embed_input_ops, "input", &input, 0, NULL, 1, &x);
+  int local = block.H / m->params.parts * channels * block.dv;
+  int x = sh_build_input(m, &sh_embed_input_ops, "input", &input);
   for (int i = 0; i < conf->layers; i++) {
     char name[SH_PARAM_NAME];
     snprintf(name, sizeof name, "block.%d", i);
     int u = sh_build_slot(m, local, "%s.u", name), c = sh_build_slot(m, local, "%s.c", name);
     int stats = sh_build_slot(m, 1, "%s.stats", name), o = sh_build_slot(m, block.D, "%s.o", name);
+    x = sh_build_enter(m, name, x);
     sh_build_call(m, &sh_fuxi_in_ops, name, &block, 1, &x, 3, (int[]){u, c, stats});
+    stats = sh_build_span(m, name, stats, false);
     sh_build_call(m, &sh_fuxi_out_ops, name, &block, 4, (int[]){x, u, c, stats}, 1, &o);
-    x = o;
+    x = sh_build_leave(m, name, o);
     if (!feed_forward) continue;
-    x = sh_build_slot(m, block.D, "%s.out", name);
-    sh_build_call(m, &sh_ffn_swiglu_ops, name, &ffn, 1, &o, 1, &x);
+    int next = sh_build_slot(m, block.D, "%s.out", name);
+    x = sh_build_enter(m, name, x);
+    sh_build_call(m, &sh_ffn_swiglu_ops, name, &ffn, 1, &x, 1, &next);
+    x = sh_build_leave(m, name, next);
   }
-  m->output = x;
+  sh_build_output(m, x);
   return SH_OK;
 }
 

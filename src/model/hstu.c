@@ -24,17 +24,18 @@ sh_status sh_build_hstu(sh_model *m, const sh_conf_model *conf) {
   if (H % m->params.parts)
     return sh_fail(SH_ERR_USAGE, "model.heads = %d cannot be dealt to parallel.tensor = %d", H, m->params.parts);
   int local = H / m->params.parts * block.dv;
-  int x = sh_build_slot(m, D, "input");
-  sh_build_call(m, &sh_embed_input_ops, "input", &input, 0, NULL, 1, &x);
+  int x = sh_build_input(m, &sh_embed_input_ops, "input", &input);
   for (int i = 0; i < conf->layers; i++) {
     char name[SH_PARAM_NAME];
     snprintf(name, sizeof name, "block.%d", i);
     int u = sh_build_slot(m, local, "%s.u", name), o = sh_build_slot(m, local, "%s.o", name);
     int stats = sh_build_slot(m, SH_HSTU_STATS, "%s.stats", name), next = sh_build_slot(m, D, "%s.out", name);
+    x = sh_build_enter(m, name, x);
     sh_build_call(m, &sh_hstu_in_ops, name, &block, 1, &x, 3, (int[]){u, o, stats});
+    stats = sh_build_span(m, name, stats, true);
     sh_build_call(m, &sh_hstu_out_ops, name, &block, 4, (int[]){x, u, o, stats}, 1, &next);
-    x = next;
+    x = sh_build_leave(m, name, next);
   }
-  m->output = x;
+  sh_build_output(m, x);
   return SH_OK;
 }

@@ -35,16 +35,17 @@ sh_status sh_build_sasrec(sh_model *m, const sh_conf_model *conf) {
     return sh_fail(SH_ERR_USAGE,
                    "hidden width %d (model.ffn_multiple x model.width) cannot be dealt to parallel.tensor = %d",
                    block.F, parts);
-  int x = sh_build_slot(m, D, "input");
-  sh_build_call(m, &sh_embed_input_ops, "input", &input, 0, NULL, 1, &x);
+  int x = sh_build_input(m, &sh_embed_input_ops, "input", &input);
   for (int i = 0; i < conf->layers; i++) {
     char name[SH_PARAM_NAME];
     snprintf(name, sizeof name, "block.%d", i);
     int h = sh_build_slot(m, D, "%s.h", name), next = sh_build_slot(m, D, "%s.out", name);
+    x = sh_build_enter(m, name, x);
     sh_build_call(m, &sh_sasrec_attention_ops, name, &block, 1, &x, 1, &h);
+    h = sh_build_enter(m, name, sh_build_leave(m, name, h));
     sh_build_call(m, &sh_sasrec_ffn_ops, name, &block, 1, &h, 1, &next);
-    x = next;
+    x = sh_build_leave(m, name, next);
   }
-  m->output = x;
+  sh_build_output(m, x);
   return SH_OK;
 }

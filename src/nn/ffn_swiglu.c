@@ -36,15 +36,14 @@ static void params(sh_layer *l, sh_params *p) {
   }
 }
 
-/* Tape: norm [T x D], g = drop(norm) [T x D], rstd [T], h1 = g W1 and h3 = g W3 [T x F]. */
+/* Tape: norm [T x D] and g = drop(norm) [T x D] if sh_keeps_norm, rstd [T], h1 = g W1 and h3 = g W3 [T x F]. */
 typedef struct tape_view {
   float *norm, *g, *rstd, *h1, *h3;
 } tape_view;
 static tape_view view(const sh_layer *l, int64_t T, float *tape) {
   const sh_swiglu_conf *f = l->conf;
-  tape_view v = {.norm = tape};
-  v.g = v.norm + T * f->D;
-  v.rstd = v.g + T * f->D;
+  tape_view v = {.rstd = tape};
+  if (sh_keeps_norm(l)) v.norm = tape, v.g = v.norm + T * f->D, v.rstd = v.g + T * f->D;
   v.h1 = v.rstd + (T + 15) / 16 * 16;
   v.h3 = v.h1 + T * hidden(l);
   return v;
@@ -52,7 +51,20 @@ static tape_view view(const sh_layer *l, int64_t T, float *tape) {
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;
   const sh_swiglu_conf *f = l->conf;
-  return 2 * T * f->D + (T + 15) / 16 * 16 + 2 * T * hidden(l);
+  return (sh_keeps_norm(l) ? 2 * T * f->D : 0) + (T + 15) / 16 * 16 + 2 * T * hidden(l);
+}
+
+static void take_rows(const sh_ctx *c, int64_t floats, tape_view *v) {
+  v->norm = SH_ARENA_NEW(c->scratch, float, floats), v->g = SH_ARENA_NEW(c->scratch, float, floats);
+}
+
+/* norm and g of a block of rows. */
+static void norm_rows(const sh_layer *l, const sh_ctx *c, const sh_args *a, const sh_drop *dropout, tape_view v,
+                      int64_t r0, int64_t rows) {
+  const sh_swiglu_conf *f = l->conf;
+  int64_t D = f->D;
+  c->k->rmsnorm(rows, D, f->eps, a->in[0] + r0 * D, D, v.norm + r0 * D, D, v.rstd + r0);
+  for (int64_t r = r0; r < r0 + rows; r++) sh_drop_row(c, dropout, r, 0, D, v.norm + r * D, v.g + r * D);
 }
 
 static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
@@ -63,6 +75,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_FFN, f->dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   tape_view v = view(l, R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, R, 0)));
+  if (!v.norm) take_rows(c, R * D, &v);
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *F *sh_max_threads());
   sh_right right1 = sh_right_of(c, D, F, w1, F, false), right3 = sh_right_of(c, D, F, w3, F, false);
   sh_right right2 = sh_right_of(c, F, D, w2, D, false);
@@ -71,8 +84,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(R, block);
     float *h = blocks + SH_TOKEN_BLOCK * F * sh_thread(), *h1 = v.h1 + r0 * F, *h3 = v.h3 + r0 * F;
     float *g = v.g + r0 * D, *out = a->out[0] + r0 * D;
-    c->k->rmsnorm(rows, D, f->eps, a->in[0] + r0 * D, D, v.norm + r0 * D, D, v.rstd + r0);
-    for (int64_t r = r0; r < r0 + rows; r++) sh_drop_row(c, &dropout, r, 0, D, v.norm + r * D, v.g + r * D);
+    norm_rows(l, c, a, &dropout, v, r0, rows);
     c->k->multiply(rows, g, D, &right1, h1, F, false);
     c->k->multiply(rows, g, D, &right3, h3, F, false);
     c->k->silu(rows * F, h1, h);
@@ -104,6 +116,8 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop dropout = sh_layer_drop(l, c, SH_SITE_DROP_FFN, f->dropout);
   tape_view v = view(l, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
+  bool again = !v.norm;
+  if (again) take_rows(c, T * D, &v);
   float *h = SH_ARENA_NEW(c->scratch, float, T *F), *d1 = SH_ARENA_NEW(c->scratch, float, T *F);
   float *d3 = SH_ARENA_NEW(c->scratch, float, T *F),
         *blocks = SH_ARENA_NEW(c->scratch, float, per_thread *sh_max_threads());
@@ -114,6 +128,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block), at = t0 * F;
     float *dh = blocks + per_thread * sh_thread(), *dg = dh + SH_TOKEN_BLOCK * F, *dx = a->din[0];
+    if (again) norm_rows(l, c, a, &dropout, v, t0, rows);
     c->k->multiply(rows, a->dout[0] + t0 * D, D, &w2t, dh, F, false);
     gate_back(c->k, rows * F, v.h1 + at, v.h3 + at, dh, h + at, d1 + at, d3 + at);
     if (!dx) continue;

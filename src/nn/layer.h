@@ -29,8 +29,11 @@ typedef struct sh_rows {
   int64_t nslots;      /* distinct keys */
   const float *value;  /* [nslots x ld] */
   float *grad;         /* [nslots x ld], zeroed before the step */
-  const int32_t *slot; /* [T] row of each token's item */
+  const int32_t *slot; /* [T] row of each token's item; on a tensor axis of own tokens, a slice of the batch's */
 } sh_rows;
+
+/* Sliced rows: part r of `parts` holds rows sh_slice_first(n, r, parts) .. sh_slice_first(n, r + 1, parts) - 1 of n. */
+static inline int64_t sh_slice_first(int64_t n, int part, int parts) { return n * part / parts; }
 
 /* Everything a call may read besides its slots. */
 typedef struct sh_ctx {
@@ -75,13 +78,17 @@ typedef struct sh_layer_ops {
   void (*flops)(const sh_layer *l, const sh_batch *b, double *linear, double *attention);
   bool needs_time_runs;
   bool supports_last_only;
+  /* Of layers that communicate (dist/tensor.h): they draw no random numbers, so they take no site; */
+  bool communicates;
+  bool remade;     /* the output is made again in front of backward rather than kept for it; */
+  bool input_dies; /* nobody reads the input's values behind this call's forward. */
 } sh_layer_ops;
 
 enum { SH_LAYER_PARAMS = 12 };
 struct sh_layer {
   const sh_layer_ops *ops;
   char name[SH_PARAM_NAME - 16]; /* "block.0" */
-  uint32_t site;                 /* place in the model: low half of SH_SITE for its random numbers */
+  uint32_t site;                 /* place in the model, the same on every grid: low half of SH_SITE */
   int part, parts;               /* this rank's place on the tensor axis */
   int param[SH_LAYER_PARAMS];    /* rows of the parameter table */
   const void *conf;              /* owned by the builder */

@@ -46,6 +46,10 @@ static inline sh_drop sh_layer_drop(const sh_layer *l, const sh_ctx *c, uint32_t
 /* y[n] = dropout of token t's elements first .. first+n-1; a copy when nothing drops. x may be y. */
 void sh_drop_row(const sh_ctx *c, const sh_drop *d, int64_t token, int64_t first, int64_t n, const float *x, float *y);
 
+/* Whether a tape holds normalised rows, as wide as the model. On a split axis they would be the largest part of it, so
+ * backward makes them again from the call's input. */
+static inline bool sh_keeps_norm(const sh_layer *l) { return l->parts == 1; }
+
 /* Tokens of the longest sequence. */
 int64_t sh_longest(const sh_batch *b);
 

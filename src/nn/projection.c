@@ -5,12 +5,12 @@
 #include "nn/linear.h"
 
 int64_t sh_projection_tape(const sh_projection *p, int64_t T) {
-  return T * p->D + (T + 15) / 16 * 16 + T * (sh_projection_width(p) + sh_projection_rest(p));
+  return (p->slim ? 0 : T * p->D) + (T + 15) / 16 * 16 + T * (sh_projection_width(p) + sh_projection_rest(p));
 }
 
 sh_projected sh_projection_view(const sh_projection *p, int64_t T, float *tape) {
-  sh_projected v = {.xn = tape};
-  v.rstd = v.xn + T * p->D;
+  sh_projected v = {.xn = p->slim ? NULL : tape};
+  v.rstd = tape + (p->slim ? 0 : T * p->D);
   v.z = v.rstd + (T + 15) / 16 * 16;
   v.vqk = v.z + T * sh_projection_width(p);
   return v;
@@ -75,6 +75,7 @@ static void project_last(const sh_projection *p, const sh_ctx *c, const sh_args 
 void sh_project(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, float *q_rows) {
   const float *weight = sh_param_value(c->params, p->weight);
   sh_arena_mark mark = sh_arena_save(c->scratch);
+  if (p->slim) v.xn = SH_ARENA_NEW(c->scratch, float, a->T * p->D);
   if (a->row_token)
     project_last(p, c, a, v, weight, q_rows);
   else
@@ -86,12 +87,14 @@ void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, 
   int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p), T = a->T;
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *dz = SH_ARENA_NEW(c->scratch, float, T *W);
+  if (p->slim) v.xn = SH_ARENA_NEW(c->scratch, float, T *D);
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
   sh_right wt = sh_right_of(c, W, D, sh_param_value(c->params, p->weight), W, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
     float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
+    if (p->slim) norm_rows(p, c, a, v, t, n);
     for (int64_t i = t; i < t + n; i++) {
       c->k->silu_back(p->u, v.z + i * W, a->dout[0] + i * p->u, dz + i * W);
       c->k->silu_back(rest, v.z + i * W + p->u, d + i * rest, dz + i * W + p->u);

@@ -13,10 +13,11 @@ typedef struct sh_projection {
   int64_t D, u, v, q; /* width of x; local widths */
   float eps;
   bool rms;   /* RMS norm */
+  bool slim;  /* xn is not kept on the tape: backward makes it again (sh_keeps_norm) */
   int weight; /* parameter W [D x (u + v + 2q)] */
 } sh_projection;
 
-/* Tape: xn [T x D], rstd [T], z [T x width], vqk = silu(z) without u [T x rest]. */
+/* Tape: xn [T x D] unless slim (then NULL), rstd [T], z [T x width], vqk = silu(z) without u [T x rest]. */
 typedef struct sh_projected {
   float *xn, *rstd, *z, *vqk;
 } sh_projected;

@@ -43,15 +43,15 @@ static void params(sh_layer *l, sh_params *p) {
   l->param[O_BIAS] = sh_params_add(p, &b);
 }
 
-/* Tape, W = local width: Q [R x D], rstd [R], q [R x W], [k|v] [T x 2W], attended values m [R x W]. */
+/* Tape, W = local width: Q [R x D] if sh_keeps_norm, rstd [R], q [R x W], [k|v] [T x 2W], attended values m [R x W]. */
 typedef struct tape_view {
   float *Q, *rstd, *q, *kv, *m;
 } tape_view;
 static tape_view view(const sh_layer *l, int64_t T, int64_t R, float *tape) {
   const sh_sasrec_conf *f = l->conf;
   int64_t W = local_width(l);
-  tape_view v = {.Q = tape};
-  v.rstd = v.Q + R * f->D;
+  tape_view v = {.Q = sh_keeps_norm(l) ? tape : NULL};
+  v.rstd = tape + (v.Q ? R * f->D : 0);
   v.q = v.rstd + (R + 15) / 16 * 16;
   v.kv = v.q + R * W;
   v.m = v.kv + T * 2 * W;
@@ -60,7 +60,7 @@ static tape_view view(const sh_layer *l, int64_t T, int64_t R, float *tape) {
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;
   const sh_sasrec_conf *f = l->conf;
-  return T * f->D + (T + 15) / 16 * 16 + 4 * T * local_width(l);
+  return (sh_keeps_norm(l) ? T * f->D : 0) + (T + 15) / 16 * 16 + 4 * T * local_width(l);
 }
 
 /* out[rows x N] = bias + x[rows x K] W. */
@@ -69,10 +69,20 @@ static void affine(const sh_ctx *c, int64_t rows, const float *x, const sh_right
   c->k->multiply(rows, x, W->K, W, out, W->N, true);
 }
 
+/* Q of a block of output rows. */
+static void norm_rows(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v, int64_t r0, int64_t rows) {
+  const sh_sasrec_conf *f = l->conf;
+  int64_t D = f->D;
+  if (!a->row_token)
+    c->k->layernorm(rows, D, f->eps, a->in[0] + r0 * D, D, v.Q + r0 * D, D, v.rstd + r0);
+  else
+    for (int64_t r = r0; r < r0 + rows; r++)
+      c->k->layernorm(1, D, f->eps, a->in[0] + a->row_token[r] * D, D, v.Q + r * D, D, v.rstd + r);
+}
+
 /* Norm and projections: q for output rows (last-only inference reads one row a sequence), k and v for every token. */
 static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_view v) {
-  const sh_sasrec_conf *f = l->conf;
-  int64_t D = f->D, W = local_width(l);
+  int64_t D = ((const sh_sasrec_conf *)l->conf)->D, W = local_width(l);
   const float *w = sh_param_value(c->params, l->param[QKV_WEIGHT]), *b = sh_param_value(c->params, l->param[QKV_BIAS]);
   sh_right wq = sh_right_of(c, D, W, w, 3 * W, false), wkv = sh_right_of(c, D, 2 * W, w + W, 3 * W, false);
 #pragma omp parallel
@@ -80,11 +90,7 @@ static void project(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_v
 #pragma omp for schedule(static) nowait
     for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
       int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
-      if (!a->row_token)
-        c->k->layernorm(rows, D, f->eps, a->in[0] + r0 * D, D, v.Q + r0 * D, D, v.rstd + r0);
-      else
-        for (int64_t r = r0; r < r0 + rows; r++)
-          c->k->layernorm(1, D, f->eps, a->in[0] + a->row_token[r] * D, D, v.Q + r * D, D, v.rstd + r);
+      norm_rows(l, c, a, v, r0, rows);
       affine(c, rows, v.Q + r0 * D, &wq, b, v.q + r0 * W);
     }
 #pragma omp for schedule(static)
@@ -142,6 +148,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   const float *w = sh_param_value(c->params, l->param[O_WEIGHT]), *bias = sh_param_value(c->params, l->param[O_BIAS]);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   tape_view v = view(l, a->T, a->R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->T, 0)));
+  if (!v.Q) v.Q = SH_ARENA_NEW(c->scratch, float, a->R *D);
   project(l, c, a, v);
   attend(l, c, a, v);
   sh_right right = sh_right_of(c, W, D, w, D, false);
@@ -210,10 +217,13 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_arena_mark mark = sh_arena_save(c->scratch);
   float *dm = SH_ARENA_NEW(c->scratch, float, T *W), *dq = SH_ARENA_NEW(c->scratch, float, T *W);
   float *dkv = SH_ARENA_NEW(c->scratch, float, T * 2 * W);
+  bool again = !v.Q;
+  if (again) v.Q = SH_ARENA_NEW(c->scratch, float, T *D);
   sh_right wt = sh_right_of(c, D, W, sh_param_value(c->params, l->param[O_WEIGHT]), D, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK;
+    if (again) norm_rows(l, c, a, v, t0, sh_block_rows(T, block));
     c->k->multiply(sh_block_rows(T, block), a->dout[0] + t0 * D, D, &wt, dm + t0 * W, W, false);
   }
   attend_back(l, c, a, v, dm, dq, dkv);

@@ -40,14 +40,15 @@ static void params(sh_layer *l, sh_params *p) {
   add_row(l, p, B2, "b2", b);
 }
 
-/* Tape, F = local hidden width: z [R x D], rstd [R], s = z W1 + b1 [R x F], hidden after dropout [R x F]. */
+/* Tape, F = local hidden width: z [R x D] if sh_keeps_norm, rstd [R], s = z W1 + b1 [R x F], hidden after dropout [R x
+ * F]. */
 typedef struct tape_view {
   float *z, *rstd, *s, *hidden;
 } tape_view;
 static tape_view view(const sh_layer *l, int64_t R, float *tape) {
   const sh_sasrec_conf *f = l->conf;
-  tape_view v = {.z = tape};
-  v.rstd = v.z + R * f->D;
+  tape_view v = {.z = sh_keeps_norm(l) ? tape : NULL};
+  v.rstd = tape + (v.z ? R * f->D : 0);
   v.s = v.rstd + (R + 15) / 16 * 16;
   v.hidden = v.s + R * local_hidden(l);
   return v;
@@ -55,7 +56,7 @@ static tape_view view(const sh_layer *l, int64_t R, float *tape) {
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;
   const sh_sasrec_conf *f = l->conf;
-  return T * f->D + (T + 15) / 16 * 16 + 2 * T * local_hidden(l);
+  return (sh_keeps_norm(l) ? T * f->D : 0) + (T + 15) / 16 * 16 + 2 * T * local_hidden(l);
 }
 
 static void activate(bool gelu, int64_t n, const float *s, float *y) {
@@ -83,6 +84,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop drop_out = sh_layer_drop(l, c, SH_SITE_DROP_FFN_OUT, f->ffn_dropout);
   sh_arena_mark mark = sh_arena_save(c->scratch);
   tape_view v = view(l, a->R, a->tape ? a->tape : SH_ARENA_NEW(c->scratch, float, tape(l, a->R, 0)));
+  if (!v.z) v.z = SH_ARENA_NEW(c->scratch, float, a->R *D);
   sh_right right1 = sh_right_of(c, D, F, w1, F, false), right2 = sh_right_of(c, F, D, w2, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
@@ -113,6 +115,8 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_drop drop_out = sh_layer_drop(l, c, SH_SITE_DROP_FFN_OUT, f->ffn_dropout);
   tape_view v = view(l, T, a->tape);
   sh_arena_mark mark = sh_arena_save(c->scratch);
+  bool again = !v.z;
+  if (again) v.z = SH_ARENA_NEW(c->scratch, float, T *D);
   float *dy = SH_ARENA_NEW(c->scratch, float, T *D), *ds = SH_ARENA_NEW(c->scratch, float, T *F);
   sh_right w1t = sh_right_of(c, F, D, sh_param_value(c->params, l->param[W1]), F, true);
   sh_right w2t = sh_right_of(c, D, F, sh_param_value(c->params, l->param[W2]), D, true);
@@ -120,6 +124,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
+    if (again) c->k->layernorm(rows, D, f->eps, a->in[0] + t0 * D, D, v.z + t0 * D, D, v.rstd + t0);
     for (int64_t t = t0; t < t0 + rows; t++) sh_drop_row(c, &drop_out, t, 0, D, a->dout[0] + t * D, dy + t * D);
     c->k->multiply(rows, dy + t0 * D, D, &w2t, ds + t0 * F, F, false);
     for (int64_t t = t0; t < t0 + rows; t++) sh_drop_row(c, &drop_hidden, t, l->part * F, F, ds + t * F, ds + t * F);

@@ -58,9 +58,6 @@ static sh_status read_options(const sh_bench_options *o, plan *p) {
   for (int i = 0; i < p->nshapes; i++) {
     sh_config *c = &p->shape[i].conf;
     const sh_bench_sequences *q = &p->shape[i].sequences;
-    if (c->parallel.tensor > 1)
-      return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data only; use 1",
-                     (long long)c->parallel.tensor);
     if (q->length > c->model.max_len)
       return sh_fail(SH_ERR_USAGE, "bench.length = %lld is beyond model.max_len = %lld", (long long)q->length,
                      (long long)c->model.max_len);
@@ -163,14 +160,19 @@ static sh_status one_shape(plan *p, sh_bench_shape *s, sh_grid *grid, const outp
   return status;
 }
 
-static sh_status run(plan *p, sh_grid *grid, output *to) {
+static sh_status run(plan *p, const struct sh_world *world, output *to) {
   sh_status status = SH_OK;
   char *lines = NULL;
   size_t size = 0;
   if (to->out) warn_if_busy(to->out);
   if (to->out && *p->shape[0].name) to->summary = open_memstream(&lines, &size);
   if (to->summary) sh_bench_summary(NULL, to->summary);
-  for (int i = 0; i < p->nshapes && status == SH_OK; i++) status = one_shape(p, &p->shape[i], grid, to);
+  for (int i = 0; i < p->nshapes && status == SH_OK; i++) {
+    sh_grid grid;
+    SH_TRY(sh_grid_create(&grid, sh_world_comm(world), (int)p->shape[i].conf.parallel.tensor));
+    status = one_shape(p, &p->shape[i], &grid, to);
+    sh_grid_destroy(&grid);
+  }
   if (to->summary && !fclose(to->summary) && status == SH_OK) fputs(lines, to->out);
   free(lines);
   return status;
@@ -189,7 +191,7 @@ sh_status sh_bench(struct sh_world *world, const sh_bench_options *o, FILE *out)
   status = sh_agree(&grid.world, status);
   if (status == SH_OK) {
     sh_bcast(&grid.world, p, sizeof *p, 0);
-    status = run(p, &grid, &to);
+    status = run(p, world, &to);
   }
   if (to.json && fclose(to.json) && status == SH_OK)
     status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);

@@ -147,8 +147,9 @@ static void micro_batch(parts *p, int m) {
   sh_pass pass;
   p->backward = false;
   const float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
-  float *dhidden = SH_ARENA_NEW(&t->step, float, c.batch->T * t->model.width);
-  double touched = s->nshared ? (double)s->nshared : (double)c.batch->T * (double)(1 + t->conf.loss.negatives);
+  int64_t own = sh_model_own(&t->model, c.batch->T);
+  float *dhidden = SH_ARENA_NEW(&t->step, float, own * t->model.width);
+  double touched = s->nshared ? (double)s->nshared : (double)own * (double)(1 + t->conf.loss.negatives);
   if (!strcmp(t->conf.loss.name, "full")) touched = 0; /* tiles of the table, read as often as there are tiles */
   snprintf(name, sizeof name, "%s loss, forward and backward", t->conf.loss.name);
   begin(p);

@@ -4,19 +4,20 @@
 
 #include "train/scorer.h"
 
-/* Own queries of one round: users are taken in order, eval.users by each rank in turn. Returns false past the end. */
+/* Own queries of one round: users are taken in order, eval.users by each data rank in turn. Returns false past the end.
+ */
 typedef struct cursor {
   int64_t user;
 } cursor;
 static bool next_round(sh_trainer *t, sh_query_kind kind, cursor *c, sh_sample *query, int64_t *seen, int64_t *mine) {
-  const sh_axis *world = &t->grid->world;
-  int64_t each = t->conf.eval.users, room = each * world->size, taken = 0;
+  const sh_axis *data = &t->grid->data;
+  int64_t each = t->conf.eval.users, room = each * data->size, taken = 0;
   *mine = 0;
   for (; c->user < t->data.users && taken < room; c->user++) {
     sh_sample q;
     int64_t first;
     if (!sh_samples_query(&t->samples, kind, c->user, &q, &first)) continue;
-    if (taken++ % world->size != world->index) continue; /* dealt one by one: lengths mix */
+    if (taken++ % data->size != data->index) continue; /* dealt one by one: lengths mix */
     query[*mine] = q;
     seen[(*mine)++] = first;
   }

@@ -24,15 +24,20 @@ int64_t sh_memory_total(const sh_memory *m) {
 
 static bool loss_is(const sh_config *c, const char *name) { return !strcmp(c->loss.name, name); }
 
+/* Tokens whose rows and loss a rank of a tensor group has. */
+static int64_t own_tokens(const sh_memory_shape *s) { return (s->tokens + s->tensor - 1) / s->tensor; }
+
 /* Keys a step names for its loss: of each token, and once. */
 static int64_t keys_of_token(const sh_config *c) {
   return loss_is(c, "full") ? 0 : loss_is(c, "sampled") ? 1 + c->loss.negatives : 1;
 }
 static int64_t shared_keys(const sh_config *c, const sh_memory_shape *s) {
-  return loss_is(c, "shared") ? c->loss.negatives : loss_is(c, "in-batch") ? s->tokens * s->micro * s->ranks : 0;
+  return loss_is(c, "shared")     ? c->loss.negatives
+         : loss_is(c, "in-batch") ? s->tokens * s->micro * s->ranks / s->tensor
+                                  : 0;
 }
 static int64_t keys_of_step(const sh_config *c, const sh_memory_shape *s) {
-  return s->tokens * s->micro * (1 + keys_of_token(c)) + shared_keys(c, s);
+  return own_tokens(s) * s->micro * (1 + keys_of_token(c)) + shared_keys(c, s);
 }
 
 /* Keys fall on rows as if all rows were alike: more rows than with popular items. */
@@ -54,15 +59,16 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
   const sh_call *k = &m->call[call];
   int64_t floats = larger(k->layer.ops->tape(&k->layer, s->tokens, s->sequences), s->tokens * m->width), params = 0,
           partials = 0;
-  int64_t heads = c->model.heads;
+  int64_t heads = c->model.heads / s->tensor;
+  if (s->tensor > 1) floats += 2 * s->tokens * m->width; /* normalised rows, made again */
   for (int r = k->param_first; r < k->param_last; r++) {
     const sh_param *p = &m->params.row[r];
     params += p->size;
-    if (p->ndim == 2) partials = larger(partials, sh_linear_grad_floats(s->tokens, p->dim[0], p->dim[1]));
+    if (p->ndim == 2) partials = larger(partials, sh_linear_grad_floats(s->tokens, p->local[0], p->local[1]));
   }
   floats += params + partials;
-  int64_t dqk = c->model.dqk ? c->model.dqk : c->model.width / heads;
-  int64_t dv = c->model.dv ? c->model.dv : c->model.width / heads;
+  int64_t dqk = c->model.dqk ? c->model.dqk : c->model.width / c->model.heads;
+  int64_t dv = c->model.dv ? c->model.dv : c->model.width / c->model.heads;
   floats += s->threads * sh_attention_work(s->longest, dqk, dv);
   floats += 3 * heads * larger(dqk, dv) * sh_pieces_surplus(s->sequences, heads, s->longest);
   floats += smaller(s->sequences, 64) * heads * (c->model.max_len + c->model.extra_positions);
@@ -73,7 +79,7 @@ static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memor
  * their probabilities; the full softmax has all own rows for candidates. */
 static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t rows) {
   enum { PANEL = 1 << 20 };
-  int64_t ld = padded(c->model.width), T = s->tokens, own = (s->items + s->ranks - 1) / s->ranks;
+  int64_t ld = padded(c->model.width), T = own_tokens(s), own = (s->items + s->ranks - 1) / s->ranks;
   int64_t side = s->threads > 16 ? s->threads : 16, tiles = side * side * 64 * 64; /* as nn/softmax_tiles.c */
   if (loss_is(c, "full")) return 2 * (T + c->loss.tile_tokens) * (ld + 4) + 5 * own * ld + tiles;
   if (!loss_is(c, "sampled")) {
@@ -130,8 +136,11 @@ static void usual_batch(const sh_trainer *t, sh_memory_shape *s) {
 }
 
 static sh_memory_shape shape_of(const sh_trainer *t) {
-  return (sh_memory_shape){
-      .micro = t->conf.batch.accumulate, .items = t->data.items, .ranks = t->grid->world.size, .threads = sh_threads()};
+  return (sh_memory_shape){.micro = t->conf.batch.accumulate,
+                           .items = t->data.items,
+                           .ranks = t->grid->world.size,
+                           .tensor = t->grid->tensor.size,
+                           .threads = sh_threads()};
 }
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }

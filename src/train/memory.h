@@ -1,7 +1,8 @@
 /* train/memory.h: what a run will need on one rank, said before it is taken, and what it took.
  *
- *   sh_memory_shape s = {.tokens = 25600, .sequences = 128, .longest = 200, .micro = 1, .items = 3883, .ranks = 2,
- * ...}; sh_memory need = sh_memory_predict(&config, &model, &s, &scratch);
+ *   sh_memory_shape s = {.tokens = 25600, .sequences = 128, .longest = 200, .micro = 1,
+ *                        .items = 3883, .ranks = 2, .tensor = 1, .threads = 1}; sh_memory need =
+ * sh_memory_predict(&config, &model, &s, &scratch);
  *
  * Parameters, table and activations are exact; what calls and the loss use inside, and the rows a batch touches, are
  * estimates from above.
@@ -18,7 +19,7 @@ typedef struct sh_memory_shape {
   int64_t micro;                      /* micro-batches of a step */
   int64_t rows;                       /* distinct table rows of a step; 0: estimated */
   int64_t items;                      /* rows of the table, all ranks */
-  int ranks, threads;
+  int ranks, tensor, threads;         /* tensor: ranks that share the tokens of a micro-batch */
 } sh_memory_shape;
 
 /* Bytes on one rank. */

@@ -115,18 +115,18 @@ static sh_status write_user(const sh_dataset *d, FILE *f, int64_t user, const hi
 
 /* Users user .. of one round: as many as all ranks take, consecutive over ranks. */
 static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *user, FILE *f) {
-  const sh_axis *world = &t->grid->world;
+  const sh_axis *world = &t->grid->world, *data = &t->grid->data;
   const sh_dataset *d = &t->data;
   int64_t each = t->conf.eval.users / world->size, mine = 0; /* every rank sees the hits of all for a whole round */
   if (each < 1) each = 1;
-  int64_t *users = SH_ARENA_NEW(&s->memory, int64_t, each * world->size), n = 0;
+  int64_t *users = SH_ARENA_NEW(&s->memory, int64_t, each * data->size), n = 0;
   sh_sample *query = SH_ARENA_NEW(&s->memory, sh_sample, each);
   int64_t *seen = SH_ARENA_NEW(&s->memory, int64_t, each);
-  for (; *user < d->users && n < each * world->size; ++*user) {
+  for (; *user < d->users && n < each * data->size; ++*user) {
     int64_t end = d->offsets[*user + 1], start = d->offsets[*user];
     if (end == start) continue;
     int64_t first = end - start > t->samples.max_len ? end - t->samples.max_len : start;
-    if (n / each == world->index) {
+    if (n / each == data->index) {
       seen[mine] = start;
       query[mine++] = (sh_sample){.user = *user, .first = first, .length = (int32_t)(end - first), .id = *user};
     }

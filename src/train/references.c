@@ -1,4 +1,5 @@
-/* What a stage's fetch brings: [inputs of micro 0, 1, ...][loss references of micro 0, 1, ...][shared negatives].
+/* What a stage's fetch brings: [inputs of micro 0, 1, ...][loss references of micro 0, 1, ...][shared negatives], of
+ * own tokens: the tensor axis shares those of a micro-batch.
  *   sampled   a token's references are its target and its negatives, side by side
  *   shared, in-batch   a token's reference is its target; negatives are shared
  *   full      none: owners score their own rows */
@@ -99,7 +100,8 @@ static void ask_shared(sh_trainer *t, sh_stage *s, bool in_batch) {
 void sh_references_build(sh_trainer *t, sh_stage *s) {
   const char *loss = t->conf.loss.name;
   bool sampled = !strcmp(loss, "sampled"), full = !strcmp(loss, "full"), in_batch = !strcmp(loss, "in-batch");
-  int64_t each = full ? 0 : sampled ? 1 + negatives_of(t) : 1, T = s->batch.tokens;
+  int64_t each = full ? 0 : sampled ? 1 + negatives_of(t) : 1, T = 0;
+  for (int m = 0; m < s->batch.nmicro; m++) T += sh_model_own(&t->model, s->batch.micro[m].T);
   s->nshared = in_batch ? s->batch.global_tokens : !strcmp(loss, "shared") ? negatives_of(t) : 0;
   s->first_shared = T * (1 + each);
   sh_fetch *f = &s->fetch;
@@ -109,16 +111,17 @@ void sh_references_build(sh_trainer *t, sh_stage *s) {
   int64_t input = 0, reference = T;
   for (int m = 0; m < s->batch.nmicro; m++) {
     const sh_batch *b = &s->batch.micro[m];
+    int64_t first = sh_model_first(&t->model, b->T), own = sh_model_own(&t->model, b->T);
     s->first_input[m] = input;
     s->first_loss[m] = reference;
 #pragma omp parallel for schedule(static)
-    for (int64_t k = 0; k < b->T; k++) {
-      ask_key(t, f, input + k, b->item[k]);
-      if (each > 0) ask_key(t, f, reference + k * each, b->target[k]);
-      if (sampled) draw_negatives(t, b, k, f, reference + k * each + 1);
+    for (int64_t k = 0; k < own; k++) {
+      ask_key(t, f, input + k, b->item[first + k]);
+      if (each > 0) ask_key(t, f, reference + k * each, b->target[first + k]);
+      if (sampled) draw_negatives(t, b, first + k, f, reference + k * each + 1);
     }
-    input += b->T;
-    reference += b->T * each;
+    input += own;
+    reference += own * each;
   }
   s->correction = NULL;
   if (s->nshared > 0) ask_shared(t, s, in_batch);

@@ -55,9 +55,6 @@ static void announce(const sh_trainer *t) {
 }
 
 static sh_status check_grid(const sh_config *c, int ranks) {
-  if (c->parallel.tensor > 1)
-    return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld: this version splits data and tables, not layers; use 1",
-                   (long long)c->parallel.tensor);
   if (c->table.shards < 16 * ranks)
     return sh_fail(SH_ERR_USAGE, "table.shards = %lld is too few for %d ranks: at least 16 each, a power of two",
                    (long long)c->table.shards, ranks);

@@ -96,31 +96,72 @@ static sh_batch part_of(const sh_batch *b, int64_t first, int64_t last, sh_arena
                     .sequence = sequence};
 }
 
-static void encode_part(sh_scorer *s, sh_encoder *e, const sh_batch *b, int64_t first, int64_t last, float *query) {
+/* Queries first .. last-1; slot: of the group's own tokens. Split layers leave each rank some of its hidden states. */
+static void encode_part(sh_scorer *s, sh_encoder *e, const sh_batch *b, int64_t first, int64_t last,
+                        const int32_t *slot, float *query) {
   const sh_trainer *t = s->t;
   sh_arena_reset(&e->step);
   sh_batch part = part_of(b, first, last, &e->step);
   if (t->model.needs_time_runs && t->data.has_time) sh_time_runs_build(&part, &e->step);
-  sh_rows rows = {
-      .ld = s->fetch.ld, .nslots = s->fetch.nslots, .value = s->fetch.rows, .slot = s->fetch.slot + b->offsets[first]};
+  sh_rows rows = {.ld = s->fetch.ld, .nslots = s->fetch.nslots, .value = s->fetch.rows, .slot = slot};
   sh_ctx c = {.batch = &part, .params = &t->model.params, .rows = &rows, .scratch = &e->scratch, .k = t->kernels};
   sh_pass pass;
   float *hidden = sh_model_forward(&t->model, &c, true, &e->step, &pass);
-  normalise(t, part.B, hidden, query + first * t->model.width, SH_ARENA_NEW(&e->step, float, part.B));
+  int64_t D = t->model.width, at = sh_model_first(&t->model, part.B), own = sh_model_own(&t->model, part.B);
+  normalise(t, own, hidden, query + (first + at) * D, SH_ARENA_NEW(&e->step, float, own));
 }
 
-/* Hidden states of own queries, [mine x D]. Collective (rows are fetched). Threads take groups of queries: no layer
- * waits for a slower thread. A query's numbers do not depend on which others are in its group. */
-static float *encode(sh_scorer *s, const sh_batch *b) {
-  sh_table_fetch_begin(&s->t->item, &s->fetch, b->item, b->T, &s->step);
-  sh_table_fetch_end(&s->t->item, &s->fetch, &s->step);
-  float *query = SH_ARENA_NEW(&s->step, float, b->B * s->t->model.width);
-  int64_t *start = SH_ARENA_NEW(&s->step, int64_t, b->B + 1), groups = 0;
+/* Own hidden states of a group of n queries become everybody's of the tensor axis. */
+static void share_part(sh_scorer *s, int64_t n, float *query) {
+  const sh_model *m = &s->t->model;
+  const sh_axis *axis = &s->t->grid->tensor;
+  int64_t *count = SH_ARENA_NEW(&s->step, int64_t, axis->size);
+  for (int r = 0; r < axis->size; r++)
+    count[r] = sh_slice_first(n, r + 1, axis->size) - sh_slice_first(n, r, axis->size);
+  sh_allgatherv(axis, query + sh_model_first(m, n) * m->width, count, sizeof(float) * (size_t)m->width, query);
+}
+
+/* Groups of queries: queries start[g] .. start[g+1]-1, whose own tokens begin at place[g] among all own ones. */
+typedef struct groups {
+  int64_t n, *start, *place;
+} groups;
+static groups make_groups(sh_scorer *s, const sh_batch *b) {
+  groups g = {.start = SH_ARENA_NEW(&s->step, int64_t, b->B + 1), .place = SH_ARENA_NEW(&s->step, int64_t, b->B + 1)};
   for (int64_t i = 0; i < b->B; i++)
-    if (i == 0 || b->offsets[i + 1] - b->offsets[start[groups - 1]] > GROUP) start[groups++] = i;
-  start[groups] = b->B;
-#pragma omp parallel for schedule(dynamic, 1) if (groups >= s->nencoders)
-  for (int64_t g = 0; g < groups; g++) encode_part(s, &s->encoder[sh_thread()], b, start[g], start[g + 1], query);
+    if (i == 0 || b->offsets[i + 1] - b->offsets[g.start[g.n - 1]] > GROUP) g.start[g.n++] = i;
+  g.start[g.n] = b->B;
+  g.place[0] = 0;
+  for (int64_t k = 0; k < g.n; k++)
+    g.place[k + 1] = g.place[k] + sh_model_own(&s->t->model, b->offsets[g.start[k + 1]] - b->offsets[g.start[k]]);
+  return g;
+}
+
+/* Rows of own tokens of all groups. Collective over the table axis. */
+static void fetch_own(sh_scorer *s, const sh_batch *b, const groups *g) {
+  int64_t *keys = SH_ARENA_NEW(&s->step, int64_t, g->place[g->n]);
+  for (int64_t k = 0; k < g->n; k++) {
+    int64_t at = b->offsets[g->start[k]], tokens = b->offsets[g->start[k + 1]] - at;
+    memcpy(keys + g->place[k], b->item + at + sh_model_first(&s->t->model, tokens),
+           sizeof *keys * (size_t)(g->place[k + 1] - g->place[k]));
+  }
+  sh_table_fetch_begin(&s->t->item, &s->fetch, keys, g->place[g->n], &s->step);
+  sh_table_fetch_end(&s->t->item, &s->fetch, &s->step);
+}
+
+/* Hidden states of queries, [B x D]. Collective. Alone, threads take groups of queries: no layer waits for a slower
+ * thread; a tensor group, which must communicate, takes one group after the other with all threads. A query's numbers
+ * do not depend on which others are in its group. */
+static float *encode(sh_scorer *s, const sh_batch *b) {
+  groups g = make_groups(s, b);
+  fetch_own(s, b, &g);
+  float *query = SH_ARENA_NEW(&s->step, float, b->B * s->t->model.width);
+  bool alone = s->t->grid->tensor.size == 1;
+#pragma omp parallel for schedule(dynamic, 1) if (alone && g.n >= s->nencoders)
+  for (int64_t k = 0; k < g.n; k++)
+    encode_part(s, &s->encoder[alone ? sh_thread() : 0], b, g.start[k], g.start[k + 1], s->fetch.slot + g.place[k],
+                query);
+  for (int64_t k = 0; k < g.n && !alone; k++)
+    share_part(s, g.start[k + 1] - g.start[k], query + g.start[k] * s->t->model.width);
   return query;
 }
 
@@ -184,6 +225,7 @@ sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *s
   own_part own = {0};
   SH_TRY(sh_agree(world, read_own(s, query, seen_first, mine, with_target, &own)));
   float *q = encode(s, &own.batch);
+  if (t->grid->tensor.index > 0) mine = own.nfiltered = 0; /* the first of a tensor group brings its queries */
   int64_t(*size)[2] = sh_arena_alloc(&s->step, sizeof(int64_t[2]) * (size_t)world->size);
   int64_t *count = SH_ARENA_NEW(&s->step, int64_t, world->size), total = 0, pair[2] = {mine, own.nfiltered};
   sh_allgather(world, pair, sizeof pair, size);

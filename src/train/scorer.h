@@ -1,6 +1,6 @@
 /* train/scorer.h: queries against all candidates with the table sharded. No rank holds a score matrix.
  *
- * A round: each rank encodes its own queries, a few at a time on each thread (last block for the last token only);
+ * A round: each tensor group encodes its own queries, a few at a time (last block for the last token only);
  * queries, targets and filtered ids travel to all ranks; each scores them against its own candidate rows in tiles.
  */
 #ifndef SH_TRAIN_SCORER_H
@@ -40,7 +40,8 @@ typedef struct sh_round {
 void sh_scorer_create(sh_scorer *s, sh_trainer *t);
 void sh_scorer_destroy(sh_scorer *s);
 
-/* Encode `mine` own queries (may be 0) and gather everyone's. with_target: target[] is the event behind the history.
+/* Encode `mine` own queries (may be 0; the same on all ranks of a tensor group, whose first rank has them in
+ * out->mine) and gather everyone's. with_target: target[] is the event behind the history.
  * Collective over the world; arrays live until the next round. */
 sh_status sh_scorer_round(sh_scorer *s, const sh_sample *query, const int64_t *seen_first, int64_t mine,
                           bool with_target, sh_round *out);

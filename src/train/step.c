@@ -54,7 +54,7 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
     sh_arena_mark mark = sh_arena_save(&t->step);
     sh_pass pass;
     float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
-    float *dhidden = SH_ARENA_NEW(&t->step, float, c.batch->T * t->model.width);
+    float *dhidden = SH_ARENA_NEW(&t->step, float, sh_model_own(&t->model, c.batch->T) * t->model.width);
     loss += sh_step_loss(t, s, m, &c, hidden, dhidden);
     bool last = m == s->batch.nmicro - 1;
     sh_model_backward(&t->model, &c, &pass, dhidden, last ? sh_grad_sync_ready : NULL, &t->sync);

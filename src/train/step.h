@@ -13,8 +13,8 @@ sh_status sh_step_read(sh_trainer *t, sh_stage *s, int64_t epoch, int64_t step_i
 /* Micro-batch m of a stage whose rows have arrived; `c` points to `rows`. */
 void sh_step_context(sh_trainer *t, const sh_stage *s, int m, sh_rows *rows, sh_ctx *c);
 
-/* Loss of micro-batch m over hidden [T x D]: the sum over its tokens; dhidden [T x D] is that of the mean over the
- * global batch. Collective over the table axis for the full softmax. */
+/* Loss of micro-batch m over hidden [own T x D]: the sum over own tokens; dhidden [own T x D] is that of the mean over
+ * the global batch. Collective over the table axis for the full softmax. */
 double sh_step_loss(sh_trainer *t, const sh_stage *s, int m, const sh_ctx *c, const float *hidden, float *dhidden);
 
 /* Update t->state.step + 1 with summed gradients. The dense one returns its learning rate. */

@@ -35,23 +35,24 @@ void sh_step_context(sh_trainer *t, const sh_stage *s, int m, sh_rows *rows, sh_
 static bool full_softmax(const sh_trainer *t) { return !strcmp(t->conf.loss.name, "full"); }
 
 double sh_step_loss(sh_trainer *t, const sh_stage *s, int m, const sh_ctx *c, const float *hidden, float *dhidden) {
-  const sh_batch *b = c->batch;
+  int64_t T = sh_model_own(&t->model, c->batch->T);
+  const int64_t *targets = c->batch->target + sh_model_first(&t->model, c->batch->T);
   double scale = 1.0 / (double)s->batch.global_tokens;
   if (full_softmax(t)) {
     sh_full_args full = {.conf = &t->conf.loss,
                          .table = &t->item,
                          .ncandidates = t->nown_scored,
                          .candidate = t->own_scored,
-                         .T = b->T,
+                         .T = T,
                          .D = t->model.width,
                          .hidden = hidden,
-                         .target = b->target,
+                         .target = targets,
                          .dhidden = dhidden,
                          .scale = scale};
     return sh_loss_full(&full, c);
   }
   sh_loss_args a = {.conf = &t->conf.loss,
-                    .T = b->T,
+                    .T = T,
                     .D = t->model.width,
                     .hidden = hidden,
                     .dhidden = dhidden,
@@ -60,9 +61,9 @@ double sh_step_loss(sh_trainer *t, const sh_stage *s, int m, const sh_ctx *c, co
                     .R = t->conf.loss.negatives,
                     .scale = scale};
   if (s->nshared == 0) return sh_loss_sampled(&a, c);
-  float *target = SH_ARENA_NEW(&t->step, float, b->T);
+  float *target = SH_ARENA_NEW(&t->step, float, T);
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < b->T; k++) target[k] = sh_references_correction(t, s->nshared, b->target[k]);
+  for (int64_t k = 0; k < T; k++) target[k] = sh_references_correction(t, s->nshared, targets[k]);
   a.negative = s->fetch.slot + s->first_shared, a.R = s->nshared;
   a.correction = s->correction, a.positive_correction = target;
   return sh_loss_shared(&a, c);
@@ -96,7 +97,7 @@ double sh_step_loss_flops(const sh_trainer *t, const sh_stage *s, int m) {
   if (full_softmax(t)) /* own rows meet everybody's tokens */
     return 8 * (double)s->batch.global_tokens * (double)t->nown_scored * D / (double)s->batch.nmicro;
   double candidates = 1 + (double)(s->nshared ? s->nshared : t->conf.loss.negatives);
-  return 3 * 2 * (double)s->batch.micro[m].T * candidates * D;
+  return 3 * 2 * (double)sh_model_own(&t->model, s->batch.micro[m].T) * candidates * D;
 }
 
 double sh_step_flops(const sh_trainer *t, const sh_stage *s) {

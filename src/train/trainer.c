@@ -27,7 +27,7 @@ static sh_status make_model(sh_trainer *t) {
     model.time_bias = false;
     sh_info("%s has no times: %s runs without its time bias", t->data.path, model.name);
   }
-  SH_TRY(sh_model_create(&t->model, &model, t->grid->tensor.index, t->grid->tensor.size));
+  SH_TRY(sh_model_create(&t->model, &model, &t->grid->tensor, c->parallel.sequence));
   sh_params_init(&t->model.params, (uint32_t)c->train.seed);
   size_t block = (size_t)t->model.params.block;
   t->exp_avg = SH_ARENA_ZNEW(&t->run, float, block);

@@ -120,7 +120,7 @@ void sh_golden_model_open(sh_golden_model *g, hid_t group, const sh_kernels *ker
   *g = (sh_golden_model){.group = group, .kernels = kernels};
   sh_arena_init(&g->run, "run"), sh_arena_init(&g->step, "step"), sh_arena_init(&g->scratch, "scratch");
   configure(g);
-  if (sh_model_create(&g->model, &g->conf.model, 0, 1) != SH_OK) fail_msg("%s: %s", g->kind, sh_error_message());
+  if (sh_model_create(&g->model, &g->conf.model, NULL, false) != SH_OK) fail_msg("%s: %s", g->kind, sh_error_message());
   g->names = sh_golden_list(group, &g->run, false, "f64/params_init");
   g->items = sh_golden_read(group, &g->step, "f64/params_init/%s", item_table).dim[0];
   g->ld = (g->D + 15) / 16 * 16;

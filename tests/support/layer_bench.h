@@ -20,9 +20,10 @@ enum {
  * squares as two doubles in four floats (nn/hstu.h), or the sum of squares. */
 typedef enum sh_slot_kind { SH_SLOT_NUMBERS, SH_SLOT_SUMS, SH_SLOT_SQUARES } sh_slot_kind;
 typedef struct sh_slot_case {
-  int width;  /* floats a row when there is one part; 0 ends the list */
-  bool split; /* a part holds its share of the columns; otherwise all of an input, an addend of an output */
-  bool only;  /* input read by this call alone: its gradient is written, never added to nor left out */
+  int width;   /* floats a row when there is one part; 0 ends the list */
+  bool split;  /* a part holds its share of the columns; otherwise all of an input, an addend of an output */
+  bool sliced; /* a part holds its share of the rows */
+  bool only;   /* input read by this call alone: its gradient is written, never added to nor left out */
   sh_slot_kind kind;
 } sh_slot_case;
 

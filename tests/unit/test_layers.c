@@ -54,6 +54,7 @@ enum { U = H * 3, C3 = 3 * U, C2 = 2 * U };
 /* clang-format off */
 #define X         {.width = D}
 #define Y         {.width = D}
+#define OWN       {.width = D, .sliced = true}
 #define PART(n)   {.width = n, .split = true}
 #define INNER(n)  {.width = n, .split = true, .only = true}
 #define STATS2    {.width = SH_HSTU_STATS, .kind = SH_SLOT_SUMS, .only = true}
@@ -62,7 +63,7 @@ enum { U = H * 3, C3 = 3 * U, C2 = 2 * U };
 #define SASREC_DROP {offsetof(sh_sasrec_conf, attention_dropout), offsetof(sh_sasrec_conf, ffn_dropout)}
 /* clang-format on */
 static const layer_case cases[] = {
-    {&sh_embed_input_ops, "", &embed, DROP(sh_embed_input_conf), {{0}}, {Y}, 0, 0},
+    {&sh_embed_input_ops, "", &embed, DROP(sh_embed_input_conf), {{0}}, {OWN}, 0, 0},
     {&sh_hstu_in_ops, "", &hstu, DROP(sh_hstu_conf), {X}, {PART(U), PART(U), STATS2}, 0, 0},
     {&sh_hstu_in_ops, "without time", &hstu_no_time, DROP(sh_hstu_conf), {X}, {PART(U), PART(U), STATS2}, 0, 0},
     {&sh_hstu_out_ops, "", &hstu, DROP(sh_hstu_conf), {X, INNER(U), INNER(U), STATS2}, {Y}, 0, 0},
@@ -354,12 +355,21 @@ static void open_part(bench *p, const bench *whole, int part, int parts) {
     cut(whole->in[s], whole->win[s], whole->l->in[s].split ? part * p->win[s] : 0, p->win[s], p->in[s]);
   for (int s = 0; s < p->nout; s++)
     cut(whole->dout[s], whole->wout[s], whole->l->out[s].split ? part * p->wout[s] : 0, p->wout[s], p->dout[s]);
+  int64_t first = sh_slice_first(T, part, parts); /* own rows come first */
+  for (int s = 0; s < p->nout; s++)
+    if (whole->l->out[s].sliced) p->a.dout[s] = p->dout[s] + first * p->wout[s];
+  p->rows.slot += first;
   for (int i = 0; i < p->params.n; i++)
     move_rects(p, whole, i, false, sh_param_value(&p->params, i), sh_param_value(&whole->params, i));
 }
 
 /* Put a part's columns of a slot into the whole one's, or add its share. */
-static void join(const sh_slot_case *s, const float *x, int width, int part, float *all) {
+static void join(const sh_slot_case *s, const float *x, int width, int part, int parts, float *all) {
+  if (s->sliced) {
+    int64_t first = sh_slice_first(T, part, parts), own = sh_slice_first(T, part + 1, parts) - first;
+    for (int64_t i = 0; i < own * width; i++) all[first * width + i] += x[i];
+    return;
+  }
   if (sh_slot_wide(s)) {
     for (int64_t i = 0; i < T * width / 2; i++) ((double *)(void *)all)[i] += ((const double *)(const void *)x)[i];
     return;
@@ -380,8 +390,8 @@ static int check_parts(const layer_case *l, int parts, const sh_kernels *k) {
   for (int part = 0; part < parts; part++) {
     open_part(&p, &whole, part, parts);
     sh_layer_bench_run(&p);
-    for (int s = 0; s < p.nout; s++) join(&l->out[s], p.a.out[s], p.wout[s], part, sum.a.out[s]);
-    for (int s = 0; s < p.nin; s++) join(&l->in[s], p.a.din[s], p.win[s], part, sum.a.din[s]);
+    for (int s = 0; s < p.nout; s++) join(&l->out[s], p.a.out[s], p.wout[s], part, parts, sum.a.out[s]);
+    for (int s = 0; s < p.nin; s++) join(&l->in[s], p.a.din[s], p.win[s], part, parts, sum.a.din[s]);
     for (int i = 0; i < p.params.n; i++) {
       const sh_param *row = &p.params.row[i];
       array part_grad = {.at = sh_param_grad(&p.params, i), .n = row->size};

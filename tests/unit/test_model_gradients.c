@@ -45,7 +45,7 @@ static void bench_open(bench *b, const char *name, const sh_kernels *k) {
   snprintf(conf.model.name, sizeof conf.model.name, "%s", name);
   snprintf(conf.model.ffn_activation, sizeof conf.model.ffn_activation, "gelu"); /* no kinks */
   conf.model.width = D, conf.model.heads = 2, conf.model.layers = 2, conf.model.max_len = SH_TEST_LONGEST;
-  assert_int_equal(sh_model_create(&b->model, &conf.model, 0, 1), SH_OK);
+  assert_int_equal(sh_model_create(&b->model, &conf.model, NULL, false), SH_OK);
   sh_params_init(&b->model.params, 3);
   sh_params *p = &b->model.params;
   for (int i = 0; i < p->n; i++) /* large enough that every term matters */

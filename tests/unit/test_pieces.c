@@ -38,7 +38,7 @@ static outcome run(const char *name, int64_t B) {
   snprintf(conf.model.ffn_activation, sizeof conf.model.ffn_activation, "gelu");
   conf.model.width = D, conf.model.heads = 2, conf.model.layers = 2, conf.model.max_len = LONG;
   sh_model model;
-  assert_int_equal(sh_model_create(&model, &conf.model, 0, 1), SH_OK);
+  assert_int_equal(sh_model_create(&model, &conf.model, NULL, false), SH_OK);
   sh_params_init(&model.params, 3);
   sh_arena mem, scratch;
   sh_arena_init(&mem, "test");

@@ -23,7 +23,7 @@ static sh_model model_of(int model, int mode, int layers) {
   snprintf(c.model.name, sizeof c.model.name, "%s", models[model]);
   snprintf(c.model.recompute, sizeof c.model.recompute, "%s", modes[mode]);
   c.model.width = D, c.model.heads = 2, c.model.layers = layers;
-  assert_int_equal(sh_model_create(&m, &c.model, 0, 1), SH_OK);
+  assert_int_equal(sh_model_create(&m, &c.model, NULL, false), SH_OK);
   return m;
 }
 
