@@ -21,12 +21,17 @@ void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, d
   }
 }
 
-double sh_dense_grad_sq(const sh_params *p) {
+double sh_dense_grad_sq(const sh_params *p, const sh_slices *own) {
   double total = 0;
-  for (int64_t at = 0; at < p->block; at += BLOCK) {
-    double sum = 0;
-    for (int64_t i = at; i < p->block && i < at + BLOCK; i++) sum += (double)p->grad[i] * (double)p->grad[i];
-    total += sum;
+  for (int i = 0; i < p->n; i++) {
+    if (p->row[i].split < 0 && p->part > 0) continue;
+    const float *g = p->grad + sh_slice_first(own, p, i);
+    int64_t n = sh_slice_size(own, p, i);
+    for (int64_t at = 0; at < n; at += BLOCK) {
+      double sum = 0;
+      for (int64_t k = at; k < n && k < at + BLOCK; k++) sum += (double)g[k] * (double)g[k];
+      total += sum;
+    }
   }
   return total;
 }

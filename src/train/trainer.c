@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/rng.h"
+#include "optim/dense.h"
 
 static sh_status open_data(sh_trainer *t) {
   const sh_config *c = &t->conf;
@@ -134,7 +135,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   SH_TRY(sh_agree(&grid->world, make_table(t)));
   SH_TRY(sh_agree(&grid->world, make_candidates(t)));
   set_costs(t);
-  sh_grad_sync_create(&t->sync, &t->model.params, &grid->data, conf->comm.bucket);
+  sh_grad_sync_create(&t->sync, &t->model.params, grid, conf->comm.bucket, SH_DENSE_GRAIN);
   for (int i = 0; i < 2; i++) {
     sh_arena_init(&t->stage[i].memory, i ? "batch 1" : "batch 0");
     sh_fetch_init(&t->stage[i].fetch, &t->item);

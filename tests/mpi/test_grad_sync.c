@@ -1,0 +1,162 @@
+/* ranks: 1 2 3 4 6 8 */
+/* Sums of dense gradients on every grid of the ranks: what is summed over which axis, who owns what, the norm. */
+#include "support/mpi_verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/arena.h"
+#include "dist/grad_sync.h"
+#include "optim/dense.h"
+
+static void add(sh_params *p, const char *name, int64_t rows, int64_t columns, int split, int nseg, int64_t unit,
+                sh_tensor_grad tgrad, sh_grain grain) {
+  sh_param r = {.ndim = columns > 1 ? 2 : 1, .dim = {rows, columns}, .split = split, .nseg = nseg, .tie = -1};
+  snprintf(r.name, sizeof r.name, "%s", name);
+  r.tgrad = tgrad, r.grain = grain;
+  int64_t length = split < 0 ? 0 : r.dim[split] / nseg;
+  for (int k = 0; k < nseg; k++) r.seg[k] = (sh_segment){k * length, length / unit, unit};
+  sh_params_add(p, &r);
+}
+
+/* Units can be dealt to 1, 2, 3, 4, 6 and 8 ranks. */
+static void make_params(sh_params *p, const sh_grid *g) {
+  sh_params_create(p, g->tensor.index, g->tensor.size);
+  add(p, "position", 37, 5, -1, 0, 1, SH_TGRAD_SAME, SH_GRAIN_ROW);
+  for (int l = 0; l < 3; l++) {
+    char name[SH_PARAM_NAME];
+    snprintf(name, sizeof name, "block.%d.uvqk", l);
+    add(p, name, 7, 4 * 48, 1, 4, 2, SH_TGRAD_SPLIT, SH_GRAIN_MATRIX);
+    snprintf(name, sizeof name, "block.%d.bias", l);
+    add(p, name, 129, 1, -1, 0, 1, SH_TGRAD_PARTIAL, SH_GRAIN_ELEMENT);
+    snprintf(name, sizeof name, "block.%d.norm", l);
+    add(p, name, 3, 1, -1, 0, 1, SH_TGRAD_PARTIAL, SH_GRAIN_ELEMENT);
+    snprintf(name, sizeof name, "block.%d.out", l);
+    add(p, name, 72, 13, 0, 1, 3, SH_TGRAD_SPLIT, SH_GRAIN_MATRIX);
+    snprintf(name, sizeof name, "block.%d.out_bias", l);
+    add(p, name, 13, 1, -1, 0, 1, SH_TGRAD_SAME, SH_GRAIN_ELEMENT);
+  }
+  add(p, "tied", 37, 5, -1, 0, 1, SH_TGRAD_SAME, SH_GRAIN_ROW);
+  p->row[p->n - 1].tie = 0;
+  assert_all(sh_params_finish(p) == SH_OK);
+}
+
+/* Whole numbers: their sums are exact. */
+static int value(int param, int64_t element, int data, int tensor, int step) {
+  return (int)((param * 7 + element * 13 + data * 31 + tensor * 17 + step * 5) % 23) - 11;
+}
+
+/* What rank (data, tensor) has, or the sum over the grid. */
+static int want(const sh_grid *g, const sh_param *r, int param, int64_t element, int step, bool sum) {
+  bool partial = r->split < 0 && r->tgrad == SH_TGRAD_PARTIAL;
+  if (!sum) return value(param, element, g->data.index, partial ? g->tensor.index : 0, step);
+  int total = 0;
+  for (int d = 0; d < g->data.size; d++)
+    for (int t = 0; t < (partial ? g->tensor.size : 1); t++) total += value(param, element, d, t, step);
+  return total;
+}
+
+typedef struct visit {
+  const sh_grid *g;
+  sh_params *p;
+  int step;
+} visit;
+
+/* Set every gradient, or count wrong ones: all, or those of `slices`. */
+static int64_t walk(const visit *v, bool set, const sh_slices *slices) {
+  int64_t bad = 0;
+  for (int i = 0; i < v->p->n; i++) {
+    const sh_param *r = &v->p->row[i];
+    if (r->tie >= 0) continue;
+    sh_rect rect[SH_PARAM_SEGMENTS];
+    int n = sh_param_rects(v->p, i, rect);
+    for (int k = 0; k < n; k++)
+      for (int64_t a = 0; a < rect[k].count[0]; a++)
+        for (int64_t b = 0; b < rect[k].count[1]; b++) {
+          int64_t row = rect[k].local_start[0] + a;
+          float *at = sh_param_grad(v->p, i) + row * r->local[1] + rect[k].local_start[1] + b;
+          int64_t element = (rect[k].start[0] + a) * r->dim[1] + rect[k].start[1] + b;
+          if (set) *at = (float)want(v->g, r, i, element, v->step, false);
+          bool mine = !slices || (row >= slices->slice[i].row && row < slices->slice[i].row + slices->slice[i].rows);
+          if (!set && mine) bad += *at != (float)want(v->g, r, i, element, v->step, true);
+        }
+  }
+  return bad;
+}
+
+static double whole_norm(const visit *v) {
+  double sum = 0;
+  for (int i = 0; i < v->p->n; i++) {
+    const sh_param *r = &v->p->row[i];
+    for (int64_t k = 0; r->tie < 0 && k < r->dim[0] * r->dim[1]; k++) sum += pow(want(v->g, r, i, k, v->step, true), 2);
+  }
+  return sum;
+}
+
+/* Every element is owned once over the data axis, and ranks own as many as their share but for a row. */
+static bool owned_once(const sh_grid *g, const sh_params *p, const sh_slices *own, sh_grain grain) {
+  float *count = sh_calloc((size_t)p->block + 1, sizeof *count);
+  double mine = 0, row = 0, all = 0;
+  bool good = true;
+  for (int i = 0; i < p->n; i++) {
+    const sh_param *r = &p->row[i];
+    int64_t n = sh_slice_size(own, p, i);
+    for (int64_t k = 0; k < n; k++) count[sh_slice_first(own, p, i) + k]++;
+    if (r->tie >= 0) good = good && n == 0;
+    bool whole = grain == SH_GRAIN_MATRIX && r->grain == SH_GRAIN_MATRIX;
+    if (whole) good = good && (n == 0 || n == r->size);
+    mine += (double)n, all += r->tie < 0 ? (double)r->size : 0;
+    row = fmax(row, (double)(whole ? r->size : r->local[1]));
+  }
+  good = good && own->floats >= (int64_t)mine && own->floats < (int64_t)mine + 16 * p->n;
+  double pad = 16.0 * p->n;
+  good = good && fabs(mine - all / g->data.size) <= row + pad;
+  sh_sum_f32(&g->data, count, p->block);
+  for (int i = 0; i < p->n; i++)
+    for (int64_t k = 0; k < p->row[i].size; k++) good = good && count[p->row[i].offset + k] == 1;
+  free(count);
+  return good;
+}
+
+static void on_grid(int tensor, int64_t bucket, sh_grain grain) {
+  sh_grid g;
+  sh_params p;
+  sh_grad_sync s;
+  MPI_Comm world = MPI_COMM_WORLD;
+  assert_all(sh_grid_create(&g, &world, tensor) == SH_OK);
+  make_params(&p, &g);
+  sh_grad_sync_create(&s, &p, &g, bucket, grain);
+  assert_all(owned_once(&g, &p, &s.own, grain));
+  for (int step = 0; step < 3; step++) {
+    visit v = {&g, &p, step};
+    walk(&v, true, NULL);
+    sh_grad_sync_start(&s);
+    for (int i = p.n; i > 0; i -= 3) sh_grad_sync_ready(&s, i > 3 ? i - 3 : 0, i); /* as backward does */
+    sh_grad_sync_end(&s);
+    assert_all(walk(&v, false, NULL) == 0);
+    double square = sh_dense_grad_sq(&p, &s.own);
+    sh_sum_f64(&g.world, &square, 1);
+    assert_all(square == whole_norm(&v));
+  }
+  sh_grad_sync_destroy(&s);
+  sh_params_destroy(&p);
+  sh_grid_destroy(&g);
+}
+
+static void test_sums(void **state) {
+  (void)state;
+  static const int64_t buckets[] = {1, 2000, 1 << 20};
+  for (int tensor = 1; tensor <= mpi_size(); tensor++)
+    for (int b = 0; b < 3 && mpi_size() % tensor == 0; b++) on_grid(tensor, buckets[b], SH_GRAIN_ELEMENT);
+}
+
+static void test_whole_matrices(void **state) {
+  (void)state;
+  on_grid(1, 2000, SH_GRAIN_MATRIX);
+  on_grid(mpi_size() % 2 ? 1 : 2, 1 << 20, SH_GRAIN_MATRIX);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums), cmocka_unit_test(test_whole_matrices)};
+  return mpi_run_tests(tests);
+}
