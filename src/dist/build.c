@@ -120,9 +120,9 @@ static int last_only_from(const sh_model *m) {
   return from;
 }
 
-int64_t sh_model_first(const sh_model *m, int64_t n) { return sh_slice_first(n, m->params.part, m->params.parts); }
+int64_t sh_model_first(const sh_model *m, int64_t n) { return sh_deal_first(n, m->params.part, m->params.parts); }
 int64_t sh_model_own(const sh_model *m, int64_t n) {
-  return sh_slice_first(n, m->params.part + 1, m->params.parts) - sh_model_first(m, n);
+  return sh_deal_first(n, m->params.part + 1, m->params.parts) - sh_model_first(m, n);
 }
 
 static int64_t slot_rows(const sh_model *m, int slot, int64_t n) {

@@ -20,7 +20,7 @@ typedef struct sh_call {
 typedef struct sh_slot {
   char name[SH_PARAM_NAME];
   int width;
-  bool sliced; /* rows are dealt to the tensor axis (sh_slice_first); else each part has all */
+  bool sliced; /* rows are dealt to the tensor axis (sh_deal_first); else each part has all */
 } sh_slot;
 
 enum { SH_MODEL_CALLS = 2048, SH_MODEL_SLOTS = 4096 };

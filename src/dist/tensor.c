@@ -20,8 +20,8 @@ static int64_t *slices(const sh_layer *l, const sh_ctx *c, int64_t n, int64_t *o
   const sh_tensor_conf *f = l->conf;
   int64_t *count = SH_ARENA_NEW(c->scratch, int64_t, l->parts);
   for (int r = 0; r < l->parts; r++)
-    count[r] = (sh_slice_first(n, r + 1, l->parts) - sh_slice_first(n, r, l->parts)) * f->width;
-  *own = sh_slice_first(n, l->part, l->parts) * f->width;
+    count[r] = (sh_deal_first(n, r + 1, l->parts) - sh_deal_first(n, r, l->parts)) * f->width;
+  *own = sh_deal_first(n, l->part, l->parts) * f->width;
   return count;
 }
 

@@ -32,8 +32,8 @@ typedef struct sh_rows {
   const int32_t *slot; /* [T] row of each token's item; on a tensor axis of own tokens, a slice of the batch's */
 } sh_rows;
 
-/* Sliced rows: part r of `parts` holds rows sh_slice_first(n, r, parts) .. sh_slice_first(n, r + 1, parts) - 1 of n. */
-static inline int64_t sh_slice_first(int64_t n, int part, int parts) { return n * part / parts; }
+/* Sliced rows: part r of `parts` holds rows sh_deal_first(n, r, parts) .. sh_deal_first(n, r + 1, parts) - 1 of n. */
+static inline int64_t sh_deal_first(int64_t n, int part, int parts) { return n * part / parts; }
 
 /* Everything a call may read besides its slots. */
 typedef struct sh_ctx {

@@ -150,15 +150,30 @@ static void keep_rows(train_run *r, const sh_table *t, const char *name, const f
   free(count);
 }
 
+/* A whole dense array from the parts of the tensor axis. */
+static void keep_dense(train_run *r, const sh_trainer *t, const char *prefix, int i, const float *block) {
+  const sh_params *p = &t->model.params;
+  const sh_param *row = &p->row[i];
+  const sh_axis *tensor = &t->grid->tensor;
+  sh_rect rect[SH_PARAM_SEGMENTS];
+  int64_t n = row->dim[0] * row->dim[1];
+  float *whole = memset(append(r, prefix, row->name, n), 0, sizeof(float) * (size_t)n);
+  int rects = row->split >= 0 || tensor->index == 0 ? sh_param_rects(p, i, rect) : 0;
+  for (int k = 0; k < rects; k++)
+    for (int64_t y = 0; y < rect[k].count[0]; y++)
+      memcpy(whole + (rect[k].start[0] + y) * row->dim[1] + rect[k].start[1],
+             block + row->offset + (rect[k].local_start[0] + y) * row->local[1] + rect[k].local_start[1],
+             sizeof(float) * (size_t)rect[k].count[1]);
+  sh_sum_f32(tensor, whole, n);
+}
+
 void train_keep(train_run *r, sh_trainer *t) {
   const sh_params *p = &t->model.params;
   const float *dense[3] = {p->value, t->exp_avg, t->exp_avg_sq};
   const char *prefix[3] = {"", "exp_avg.", "exp_avg_sq."};
   r->arrays = 0, r->n = 0;
   for (int k = 0; k < 3; k++)
-    for (int i = 0; i < p->n; i++)
-      memcpy(append(r, prefix[k], p->row[i].name, p->row[i].size), dense[k] + p->row[i].offset,
-             sizeof(float) * (size_t)p->row[i].size);
+    for (int i = 0; i < p->n; i++) keep_dense(r, t, prefix[k], i, dense[k]);
   keep_rows(r, &t->item, "rows", t->item.rows, t->item.conf.width);
   for (int k = 0; k < t->item.nstate; k++)
     keep_rows(r, &t->item, t->item.state_name[k], t->item.state[k], t->item.state_width[k]);

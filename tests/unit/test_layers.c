@@ -355,7 +355,7 @@ static void open_part(bench *p, const bench *whole, int part, int parts) {
     cut(whole->in[s], whole->win[s], whole->l->in[s].split ? part * p->win[s] : 0, p->win[s], p->in[s]);
   for (int s = 0; s < p->nout; s++)
     cut(whole->dout[s], whole->wout[s], whole->l->out[s].split ? part * p->wout[s] : 0, p->wout[s], p->dout[s]);
-  int64_t first = sh_slice_first(T, part, parts); /* own rows come first */
+  int64_t first = sh_deal_first(T, part, parts); /* own rows come first */
   for (int s = 0; s < p->nout; s++)
     if (whole->l->out[s].sliced) p->a.dout[s] = p->dout[s] + first * p->wout[s];
   p->rows.slot += first;
@@ -366,7 +366,7 @@ static void open_part(bench *p, const bench *whole, int part, int parts) {
 /* Put a part's columns of a slot into the whole one's, or add its share. */
 static void join(const sh_slot_case *s, const float *x, int width, int part, int parts, float *all) {
   if (s->sliced) {
-    int64_t first = sh_slice_first(T, part, parts), own = sh_slice_first(T, part + 1, parts) - first;
+    int64_t first = sh_deal_first(T, part, parts), own = sh_deal_first(T, part + 1, parts) - first;
     for (int64_t i = 0; i < own * width; i++) all[first * width + i] += x[i];
     return;
   }

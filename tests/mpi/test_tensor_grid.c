@@ -1,0 +1,116 @@
+/* ranks: 2 3 4 6 8 */
+/* Training does not depend on how ranks share layers: 20 steps on data x tensor grids against the same on one rank. */
+#include "support/mpi_verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "support/train_data.h"
+#include "train/eval.h"
+
+enum { STEPS = 20 };
+static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
+
+static char folder[256], data[300];
+static sh_grid self;
+
+static void test_begin(void **state) {
+  (void)state;
+  if (mpi_rank() == 0) train_folder_make(folder);
+  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
+  snprintf(data, sizeof data, "%s/data.h5", folder);
+  if (mpi_rank() == 0)
+    train_data_write(
+        &(train_data){.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1},
+        data);
+  MPI_Barrier(MPI_COMM_WORLD);
+  MPI_Comm alone = MPI_COMM_SELF;
+  assert_all(sh_grid_create(&self, &alone, 1) == SH_OK);
+}
+
+/* Twelve heads can be dealt to 2, 3, 4 and 6 ranks. */
+static sh_config config(int model, int loss, char what[TRAIN_WHAT]) {
+  sh_config c = train_smooth(train_mixed(model, loss, data, what));
+  c.model.width = 24, c.model.heads = 12;
+  c.model.ffn_multiple = 2;
+  return c;
+}
+
+/* Losses and metrics of a run: what a user sees. */
+typedef struct outcome {
+  train_run run;
+  sh_metrics metrics;
+} outcome;
+
+static bool train(outcome *o, const sh_config *c, sh_grid *g) {
+  sh_trainer t;
+  bool good = sh_trainer_create(&t, c, g) == SH_OK && train_steps(&o->run, &t, STEPS);
+  if (good) {
+    sh_trainer_rewind(&t);
+    train_keep(&o->run, &t);
+    good = sh_evaluate_split(&t, SH_QUERY_TEST, &o->metrics) == SH_OK;
+  }
+  if (!good) fprintf(mpi_verdict_out, "%s\n", sh_error_message());
+  sh_trainer_destroy(&t);
+  return good;
+}
+
+static bool alone(outcome *o, const sh_config *c) {
+  int good = mpi_rank() > 0 || train(o, c, &self);
+  MPI_Bcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  if (!good) return false;
+  float *mine = o->run.value;
+  MPI_Bcast(o, sizeof *o, MPI_BYTE, 0, MPI_COMM_WORLD);
+  o->run.value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(o->run.n + 1)) : mine;
+  MPI_Bcast(o->run.value, (int)o->run.n, MPI_FLOAT, 0, MPI_COMM_WORLD);
+  return true;
+}
+
+static void compare(const sh_config *c, int tensor, const char *what) {
+  MPI_Comm world = MPI_COMM_WORLD;
+  sh_grid grid;
+  outcome one = {0}, all = {0};
+  char name[TRAIN_WHAT + 64];
+  snprintf(name, sizeof name, "%s, data %d x tensor %d, %s rows", what, mpi_size() / tensor, tensor,
+           c->parallel.sequence ? "sliced" : "whole");
+  assert_all(sh_grid_create(&grid, &world, tensor) == SH_OK);
+  sh_config single = *c;
+  assert_all(alone(&one, &single));
+  assert_all(train(&all, c, &grid));
+  assert_all(train_rounding(&all.run, &one.run, loss_tolerance, param_tolerance, name));
+  assert_all(all.metrics.n == one.metrics.n);
+  assert_all(fabs(all.metrics.mrr - one.metrics.mrr) <= 0.5); /* sums over 70 queries: a target may pass a near tie */
+  train_free(&one.run);
+  train_free(&all.run);
+  sh_grid_destroy(&grid);
+}
+
+/* Every model and loss meets, over the rank counts, every tensor size, with sliced and with whole rows. */
+static void test_grids(void **state) {
+  (void)state;
+  int turn = mpi_size();
+  for (int tensor = 2; tensor <= mpi_size() && tensor <= 6; tensor++) {
+    if (mpi_size() % tensor) continue;
+    for (int m = 0; m < TRAIN_MODELS; m++) {
+      char what[TRAIN_WHAT];
+      sh_config c = config(m, (m + turn) % TRAIN_LOSSES, what);
+      c.parallel.sequence = (m + turn / 2) % 2;
+      c.parallel.tensor = tensor;
+      compare(&c, tensor, what);
+    }
+    turn++;
+  }
+}
+
+static void test_end(void **state) {
+  (void)state;
+  sh_grid_destroy(&self);
+  MPI_Barrier(MPI_COMM_WORLD);
+  if (mpi_rank() == 0) train_folder_remove(folder);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_begin), cmocka_unit_test(test_grids),
+                                     cmocka_unit_test(test_end)};
+  return mpi_run_tests(tests);
+}
