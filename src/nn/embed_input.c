@@ -29,9 +29,7 @@ static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
 
 /* Own tokens: t counts from the first. */
 static int64_t first_of(const sh_layer *l, int64_t T) { return sh_deal_first(T, l->part, l->parts); }
-static int64_t own_of(const sh_layer *l, int64_t T) {
-  return sh_deal_first(T, l->part + 1, l->parts) - first_of(l, T);
-}
+static int64_t own_of(const sh_layer *l, int64_t T) { return sh_deal_first(T, l->part + 1, l->parts) - first_of(l, T); }
 
 static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   const sh_embed_input_conf *f = l->conf;

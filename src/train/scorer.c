@@ -116,8 +116,7 @@ static void share_part(sh_scorer *s, int64_t n, float *query) {
   const sh_model *m = &s->t->model;
   const sh_axis *axis = &s->t->grid->tensor;
   int64_t *count = SH_ARENA_NEW(&s->step, int64_t, axis->size);
-  for (int r = 0; r < axis->size; r++)
-    count[r] = sh_deal_first(n, r + 1, axis->size) - sh_deal_first(n, r, axis->size);
+  for (int r = 0; r < axis->size; r++) count[r] = sh_deal_first(n, r + 1, axis->size) - sh_deal_first(n, r, axis->size);
   sh_allgatherv(axis, query + sh_model_first(m, n) * m->width, count, sizeof(float) * (size_t)m->width, query);
 }
 

@@ -1,0 +1,312 @@
+/* ranks: 1 2 3 4 6 */
+/* Models whose layers are shared by all ranks: communication layers are each other's adjoints, gradients through whole
+ * models match finite differences, and recomputing changes no bit. */
+#include "support/mpi_verdict.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "dist/build.h"
+#include "dist/tensor.h"
+#include "mpi/coll.h"
+#include "support/gradcheck.h"
+#include "support/make_batch.h"
+
+enum { D = 12, LD = 16, ITEMS = 23, T = SH_TEST_TOKENS, B = SH_TEST_LENGTHS };
+
+static const char *const names[] = {
+#define MODEL(name, function) name,
+#include "model/models.def"
+#undef MODEL
+};
+enum { MODELS = sizeof names / sizeof *names };
+
+static sh_grid grid; /* one tensor group of all ranks */
+
+static void test_begin(void **state) {
+  (void)state;
+  MPI_Comm world = MPI_COMM_WORLD;
+  assert_all(sh_grid_create(&grid, &world, mpi_size()) == SH_OK);
+}
+
+/* ---- adjoints ---- */
+
+/* How rows of a slot lie: own slices, own columns or addends (EACH: the inner product sums over ranks), or the same
+ * numbers on every rank, which count once. */
+typedef enum place { SLICED, EACH, SAME } place;
+typedef struct pair {
+  const sh_layer_ops *ops;
+  place in, out;
+  bool doubles;
+} pair;
+
+static int64_t floats_of(place p, int width) {
+  int64_t first = sh_deal_first(T, grid.tensor.index, grid.tensor.size);
+  return (p == SLICED ? sh_deal_first(T, grid.tensor.index + 1, grid.tensor.size) - first : T) * width;
+}
+
+static double number(const float *x, int64_t i, bool doubles) {
+  return doubles ? ((const double *)(const void *)x)[i] : (double)x[i];
+}
+
+static void fill(float *x, int64_t n, place p, uint32_t what, bool doubles) {
+  float *narrow = sh_malloc(sizeof(float) * (size_t)(n + 1));
+  sh_make_normal(narrow, n, 1, what + (p == SAME ? 0 : 1 + (uint32_t)grid.tensor.index));
+  for (int64_t i = 0; i < n; i++)
+    if (doubles)
+      ((double *)(void *)x)[i] = (double)narrow[i];
+    else
+      x[i] = narrow[i];
+  free(narrow);
+}
+
+static double inner(const float *x, const float *y, int64_t n, place p, bool doubles) {
+  double sum = 0;
+  for (int64_t i = 0; i < n && (p != SAME || grid.tensor.index == 0); i++)
+    sum += number(x, i, doubles) * number(y, i, doubles);
+  sh_sum_f64(&grid.tensor, &sum, 1);
+  return sum;
+}
+
+static void test_adjoints(void **state) {
+  (void)state;
+  static const pair pairs[] = {
+      {&sh_tensor_gather_ops, SLICED, EACH, false}, {&sh_tensor_scatter_ops, EACH, SLICED, false},
+      {&sh_tensor_copy_ops, SAME, EACH, false},     {&sh_tensor_sum_ops, EACH, SAME, false},
+      {&sh_tensor_spread_ops, SLICED, SAME, false}, {&sh_tensor_take_ops, SAME, SLICED, false},
+      {&sh_tensor_span_ops, EACH, EACH, false},     {&sh_tensor_span_ops, EACH, EACH, true}};
+  enum { W = 6, ROOM = 2 * T * W };
+  for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++) {
+    const pair *p = &pairs[k];
+    static _Alignas(16) float x[ROOM], y[ROOM], Fx[ROOM], Fty[ROOM];
+    sh_arena scratch;
+    sh_arena_init(&scratch, "scratch");
+    sh_tensor_conf conf = {.axis = &grid.tensor, .width = W, .doubles = p->doubles};
+    sh_layer l = {.ops = p->ops, .conf = &conf, .part = grid.tensor.index, .parts = grid.tensor.size};
+    sh_ctx c = {.scratch = &scratch};
+    int64_t nin = floats_of(p->in, W), nout = floats_of(p->out, W);
+    fill(x, nin, p->in, 100, p->doubles);
+    fill(y, nout, p->out, 200, p->doubles);
+    sh_args a = {.T = T, .R = T, .in = {x}, .out = {Fx}, .dout = {y}, .din = {Fty}};
+    p->ops->forward(&l, &c, &a);
+    p->ops->backward(&l, &c, &a);
+    double ahead = inner(Fx, y, nout, p->out, p->doubles), back = inner(x, Fty, nin, p->in, p->doubles);
+    double size = sqrt(inner(x, x, nin, p->in, p->doubles) * inner(y, y, nout, p->out, p->doubles));
+    if (!(fabs(ahead - back) <= 1e-6 * size))
+      fprintf(mpi_verdict_out, "%s: <Fx, y> = %.9g, <x, Ft y> = %.9g\n", p->ops->name, ahead, back);
+    assert_all(fabs(ahead - back) <= 1e-6 * size && fabs(ahead) > 0);
+    sh_arena_free(&scratch);
+  }
+}
+
+/* ---- whole models ---- */
+
+typedef struct bench {
+  sh_model model;
+  sh_arena mem, step, scratch;
+  sh_batch batch;
+  sh_rows rows;
+  float *row_value, *weight; /* [T x D] of the projection */
+  sh_ctx c;
+  int moved; /* parameter whose whole array is `whole`, or -1 */
+  float *whole;
+} bench;
+
+static void bench_open(bench *b, const char *name, const sh_kernels *k, bool sequence, const char *recompute) {
+  sh_config conf;
+  sh_config_defaults(&conf);
+  *b = (bench){.moved = -1};
+  snprintf(conf.model.name, sizeof conf.model.name, "%s", name);
+  snprintf(conf.model.recompute, sizeof conf.model.recompute, "%s", recompute);
+  snprintf(conf.model.ffn_activation, sizeof conf.model.ffn_activation, "gelu"); /* no kinks */
+  conf.model.width = D, conf.model.heads = 12, conf.model.layers = 2, conf.model.max_len = SH_TEST_LONGEST;
+  assert_all(sh_model_create(&b->model, &conf.model, &grid.tensor, sequence) == SH_OK);
+  sh_arena_init(&b->mem, "test");
+  sh_arena_init(&b->step, "step");
+  sh_arena_init(&b->scratch, "scratch");
+  sh_make_batch(&b->batch, B, sh_test_length, ITEMS, 11, &b->mem);
+  b->row_value = SH_ARENA_ZNEW(&b->mem, float, ITEMS *LD);
+  for (int i = 0; i < ITEMS; i++) sh_make_normal(b->row_value + i * LD, D, 0.5f, 300 + (uint32_t)i);
+  b->weight = SH_ARENA_NEW(&b->mem, float, T *D);
+  sh_make_normal(b->weight, T * D, 1, 400);
+  int64_t first = sh_model_first(&b->model, T), own = sh_model_own(&b->model, T);
+  int32_t *slot = SH_ARENA_NEW(&b->mem, int32_t, own);
+  for (int64_t t = 0; t < own; t++) slot[t] = (int32_t)b->batch.item[first + t];
+  b->rows = (sh_rows){.ld = LD, .nslots = ITEMS, .value = b->row_value, .slot = slot};
+  b->rows.grad = SH_ARENA_ZNEW(&b->mem, float, ITEMS *LD);
+  b->c =
+      (sh_ctx){.batch = &b->batch, .params = &b->model.params, .rows = &b->rows, .scratch = &b->scratch, .train = true};
+  b->c.k = k, b->c.seed = 9, b->c.when = 3;
+}
+
+static void bench_close(bench *b) {
+  sh_model_destroy(&b->model);
+  sh_arena_free(&b->mem);
+  sh_arena_free(&b->step);
+  sh_arena_free(&b->scratch);
+}
+
+/* Between this rank's part of parameter i in `block` and the whole array. */
+static void move_rects(const bench *b, int i, float *block, float *whole, bool to_whole) {
+  const sh_params *p = &b->model.params;
+  const sh_param *row = &p->row[i];
+  sh_rect rect[SH_PARAM_SEGMENTS];
+  int n = sh_param_rects(p, i, rect);
+  for (int k = 0; k < n; k++)
+    for (int64_t y = 0; y < rect[k].count[0]; y++) {
+      float *all = whole + (rect[k].start[0] + y) * row->dim[1] + rect[k].start[1];
+      float *part = block + row->offset + (rect[k].local_start[0] + y) * row->local[1] + rect[k].local_start[1];
+      memcpy(to_whole ? all : part, to_whole ? part : all, sizeof(float) * (size_t)rect[k].count[1]);
+    }
+}
+
+static int64_t whole_size(const bench *b, int i) {
+  return b->model.params.row[i].dim[0] * b->model.params.row[i].dim[1];
+}
+
+/* Values large enough that every term matters, the same on any number of ranks. */
+static void draw_params(bench *b) {
+  sh_params_init(&b->model.params, 3);
+  for (int i = 0; i < b->model.params.n; i++) {
+    int64_t n = whole_size(b, i);
+    if (n == 1) continue;
+    float *whole = sh_malloc(sizeof(float) * (size_t)n);
+    sh_make_normal(whole, n, 0.3f, 200 + (uint32_t)i);
+    move_rects(b, i, b->model.params.value, whole, false);
+    free(whole);
+  }
+}
+
+/* The whole gradient of parameter i: [dim]. free() it. */
+static float *whole_grad(const bench *b, int i) {
+  const sh_param *row = &b->model.params.row[i];
+  int64_t n = whole_size(b, i);
+  float *whole = sh_calloc((size_t)n, sizeof *whole);
+  bool counts = row->tgrad != SH_TGRAD_SAME || grid.tensor.index == 0;
+  if (counts) move_rects(b, i, b->model.params.grad, whole, true);
+  sh_sum_f32(&grid.tensor, whole, n);
+  return whole;
+}
+
+static double projection_of(bench *b, bool gradients) {
+  sh_pass pass;
+  double sum = 0;
+  int64_t first = sh_model_first(&b->model, T) * D, own = sh_model_own(&b->model, T) * D;
+  sh_arena_reset(&b->step);
+  const float *out = sh_model_forward(&b->model, &b->c, false, &b->step, &pass);
+  for (int64_t i = 0; i < own; i++) sum += (double)out[i] * (double)b->weight[first + i];
+  sh_sum_f64(&grid.tensor, &sum, 1);
+  sh_bcast(&grid.tensor, &sum, sizeof sum, 0);
+  if (gradients) {
+    memset(b->model.params.grad, 0, sizeof(float) * (size_t)b->model.params.block);
+    memset(b->rows.grad, 0, sizeof(float) * ITEMS * LD);
+    sh_model_backward(&b->model, &b->c, &pass, b->weight + first, NULL, NULL);
+  }
+  return sum;
+}
+
+/* Every rank moves the same element of the whole array. */
+static double value(void *arg) {
+  bench *b = arg;
+  if (b->moved >= 0) move_rects(b, b->moved, b->model.params.value, b->whole, false);
+  return projection_of(b, false);
+}
+
+static void check_gradients(const char *name, bool sequence) {
+  bench b;
+  bench_open(&b, name, &sh_kernels_ref, sequence, "none");
+  draw_params(&b);
+  projection_of(&b, true);
+  float *drows = sh_malloc(sizeof(float) * ITEMS * LD);
+  memcpy(drows, b.rows.grad, sizeof(float) * ITEMS * LD);
+  sh_sum_f32(&grid.tensor, drows, ITEMS * LD);
+  sh_gradcheck g = {.f = value, .arg = &b, .samples = 4, .step = 4e-3, .tolerance = 3e-3};
+  for (int i = 0; i < b.model.params.n; i++) {
+    int64_t n = whole_size(&b, i);
+    float *grad = whole_grad(&b, i);
+    b.moved = i, b.whole = sh_calloc((size_t)n, sizeof(float));
+    const sh_param *row = &b.model.params.row[i];
+    if (row->split >= 0 || grid.tensor.index == 0) move_rects(&b, i, b.model.params.value, b.whole, true);
+    sh_sum_f32(&grid.tensor, b.whole, n);
+    g.step = n > 1 ? 4e-3 : 4e-2; /* one number moves the output by little: further above its rounding */
+    sh_gradcheck_array(&g, row->name, b.whole, n, grad);
+    move_rects(&b, i, b.model.params.value, b.whole, false);
+    free(b.whole), free(grad);
+    b.moved = -1;
+  }
+  g.step = 4e-3;
+  for (int i = 0; i < ITEMS; i += 7) sh_gradcheck_array(&g, "row", b.row_value + i * LD, D, drows + i * LD);
+  if (mpi_rank() == 0) printf("  %-12s %s rows, worst %s\n", name, sequence ? "sliced" : "whole", g.where);
+  assert_all(g.failed == 0);
+  free(drows);
+  bench_close(&b);
+}
+
+static void test_gradients(void **state) {
+  (void)state;
+  for (int m = 0; m < MODELS; m++)
+    for (int sequence = 0; sequence < 2; sequence++) check_gradients(names[m], sequence);
+}
+
+/* What is dropped and gathered again is what it was. */
+static void test_recompute(void **state) {
+  (void)state;
+  for (int m = 0; m < MODELS; m++)
+    for (int sequence = 0; sequence < 2; sequence++) {
+      bench none, some;
+      bench_open(&none, names[m], sh_kernels_best(), sequence, "none");
+      draw_params(&none);
+      double want = projection_of(&none, true);
+      for (int r = 0; r < 2; r++) {
+        bench_open(&some, names[m], sh_kernels_best(), sequence, r ? "layer" : "attention");
+        draw_params(&some);
+        assert_all(projection_of(&some, true) == want);
+        size_t bytes = sizeof(float) * (size_t)none.model.params.block;
+        assert_all(!memcmp(some.model.params.grad, none.model.params.grad, bytes));
+        assert_all(!memcmp(some.rows.grad, none.rows.grad, sizeof(float) * ITEMS * LD));
+        bench_close(&some);
+      }
+      bench_close(&none);
+    }
+}
+
+/* What a rank holds shrinks with the number of ranks: split parameters, and with sliced rows the activations of a
+ * pass but for what flows into and out of one layer. */
+static void test_memory(void **state) {
+  (void)state;
+  sh_axis one = {.name = "tensor", .size = 1};
+  for (int m = 0; m < MODELS; m++) {
+    sh_config conf;
+    sh_config_defaults(&conf);
+    snprintf(conf.model.name, sizeof conf.model.name, "%s", names[m]);
+    conf.model.width = 96, conf.model.heads = 12, conf.model.layers = 12, conf.model.max_len = 40;
+    sh_model alone, shared;
+    sh_arena scratch;
+    sh_arena_init(&scratch, "scratch");
+    assert_all(sh_model_create(&alone, &conf.model, &one, true) == SH_OK);
+    assert_all(sh_model_create(&shared, &conf.model, &grid.tensor, true) == SH_OK);
+    double n = mpi_size(), tokens = 4000, D_ = 96;
+    double all = (double)sh_model_pass_floats(&alone, 4000, 100, &scratch);
+    double mine = (double)sh_model_pass_floats(&shared, 4000, 100, &scratch);
+    if (mpi_rank() == 0)
+      printf("  %-12s parameters %.3f, activations %.3f of those of one rank\n", names[m],
+             (double)shared.params.block / (double)alone.params.block, mine / all);
+    assert_all((double)shared.params.block <= (double)alone.params.block * (1 / n + 0.05));
+    assert_all(mine <= all / n + 4 * tokens * D_); /* whole rows into and out of one layer, and their gradients */
+    sh_model_destroy(&alone);
+    sh_model_destroy(&shared);
+    sh_arena_free(&scratch);
+  }
+}
+
+static void test_end(void **state) {
+  (void)state;
+  sh_grid_destroy(&grid);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_begin),     cmocka_unit_test(test_adjoints),
+                                     cmocka_unit_test(test_gradients), cmocka_unit_test(test_recompute),
+                                     cmocka_unit_test(test_memory),    cmocka_unit_test(test_end)};
+  return mpi_run_tests(tests);
+}
