@@ -15,10 +15,17 @@
 
 void sh_list_keys(FILE *out) { sh_config_list(out); }
 
-static sh_status open_grid(struct sh_world *world, int64_t tensor, sh_grid *grid) {
-  SH_TRY(sh_grid_create(grid, sh_world_comm(world), (int)tensor));
+/* All ranks beside each other: enough to read a configuration, which says how they share layers. */
+static sh_status open_grid(struct sh_world *world, sh_grid *grid) {
+  SH_TRY(sh_grid_create(grid, sh_world_comm(world), 1));
   sh_log_setup(grid->world.index, grid->world.size);
   return SH_OK;
+}
+
+static sh_status share_layers(struct sh_world *world, const sh_config *c, sh_grid *grid) {
+  if (c->parallel.tensor == 1) return SH_OK;
+  sh_grid_destroy(grid);
+  return sh_grid_create(grid, sh_world_comm(world), (int)c->parallel.tensor);
 }
 
 /* Files are read by rank 0 alone; everyone gets the result. */
@@ -78,9 +85,10 @@ static void conclude(const sh_trainer *t) {
 sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   sh_grid grid;
   sh_config c;
-  SH_TRY(open_grid(world, 1, &grid));
+  SH_TRY(open_grid(world, &grid));
   sh_status status = read_config(&grid, o, &c);
   if (status == SH_OK) status = check_grid(&c, grid.world.size);
+  if (status == SH_OK) status = share_layers(world, &c, &grid);
   if (status == SH_OK) {
     sh_threads_setup(c.train.threads);
     sh_trainer t;
@@ -98,16 +106,20 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   return status;
 }
 
-/* A trainer with a checkpoint's configuration and weights. */
-static sh_status load(const sh_grid *grid, const char *checkpoint, int nset, const char *const *set, sh_trainer *t) {
-  sh_config c;
+/* A trainer with a checkpoint's configuration and weights. How the ranks of that run shared layers says nothing about
+ * those of this one. */
+static sh_status load(struct sh_world *world, sh_grid *grid, const char *checkpoint, int nset, const char *const *set,
+                      sh_trainer *t) {
+  sh_config c, defaults;
   SH_TRY(sh_ckpt_read_config(grid, checkpoint, &c));
   sh_config stored = c;
+  sh_config_defaults(&defaults);
+  c.parallel = defaults.parallel;
   SH_TRY(sh_agree(&grid->world, set_all(&c, nset, set)));
   SH_TRY(sh_resume_same_model(&c, &stored, checkpoint));
+  SH_TRY(share_layers(world, &c, grid));
   sh_threads_setup(c.train.threads);
-  sh_grid *g = (sh_grid *)(uintptr_t)grid;
-  SH_TRY(sh_trainer_create(t, &c, g));
+  SH_TRY(sh_trainer_create(t, &c, grid));
   sh_ckpt_content content = sh_trainer_content(t);
   return sh_ckpt_read(&content, checkpoint, true);
 }
@@ -156,8 +168,8 @@ static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
 sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
   sh_grid grid;
   sh_trainer t = {0};
-  SH_TRY(open_grid(world, 1, &grid));
-  sh_status status = load(&grid, o->checkpoint, o->nset, o->set, &t);
+  SH_TRY(open_grid(world, &grid));
+  sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = evaluate_loaded(&t, o);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
@@ -167,8 +179,8 @@ sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
 sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   sh_grid grid;
   sh_trainer t = {0};
-  SH_TRY(open_grid(world, 1, &grid));
-  sh_status status = load(&grid, o->checkpoint, o->nset, o->set, &t);
+  SH_TRY(open_grid(world, &grid));
+  sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
