@@ -58,7 +58,7 @@ sh_status sh_job_bench(int argc, char **argv) {
                         .synthetic = synthetic,
                         .json = json};
   sh_world *world;
-  SH_TRY(sh_world_start(&argc, &argv, &world));
+  SH_TRY(sh_world_start(&argc, &argv, sh_bench_wants_threads(&o), &world));
   sh_status status = sh_bench(world, &o, stdout);
   sh_world_finish(world);
   return status;

@@ -30,7 +30,7 @@ sh_status sh_job_eval(int argc, char **argv) {
                        .split = split,
                        .json = json};
   sh_world *world;
-  SH_TRY(sh_world_start(&argc, &argv, &world));
+  SH_TRY(sh_world_start(&argc, &argv, false, &world));
   sh_status status = sh_eval(world, &o);
   sh_world_finish(world);
   return status;

@@ -29,7 +29,7 @@ sh_status sh_job_recommend(int argc, char **argv) {
                             .top = top,
                             .out = out};
   sh_world *world;
-  SH_TRY(sh_world_start(&argc, &argv, &world));
+  SH_TRY(sh_world_start(&argc, &argv, false, &world));
   sh_status status = sh_recommend(world, &o);
   sh_world_finish(world);
   return status;

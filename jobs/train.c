@@ -53,7 +53,7 @@ static sh_status run(int argc, char **argv, bool always_resume) {
                         .resume_from = resume_from};
   sh_train_catch_stop();
   sh_world *world;
-  SH_TRY(sh_world_start(&argc, &argv, &world));
+  SH_TRY(sh_world_start(&argc, &argv, sh_train_wants_threads(&o), &world));
   sh_status status = sh_train(world, &o);
   sh_world_finish(world);
   return status;

@@ -20,6 +20,41 @@ void sh_mpi_sent(int64_t bytes) { sent += bytes; }
 double sh_comm_seconds(void) { return seconds; }
 int64_t sh_comm_bytes(void) { return sent; }
 
+/* Counts as ints and a type of `unit` bytes, kept from call to call. */
+typedef struct kept {
+  int *number, capacity;
+  MPI_Datatype type;
+  size_t unit;
+} kept;
+
+static int *kept_numbers(kept *k, int n) {
+  if (n > k->capacity) {
+    k->number = sh_realloc(k->number, sizeof *k->number * (size_t)n);
+    k->capacity = n;
+  }
+  return k->number;
+}
+
+static MPI_Datatype kept_type(const sh_axis *axis, kept *k, size_t unit) {
+  if (k->unit != unit) {
+    if (k->unit) SH_MPI(axis, MPI_Type_free, &k->type);
+    SH_MPI(axis, MPI_Type_contiguous, sh_mpi_int(axis, (int64_t)unit, "bytes of one element"), MPI_BYTE, &k->type);
+    SH_MPI(axis, MPI_Type_commit, &k->type);
+    k->unit = unit;
+  }
+  return k->type;
+}
+
+/* Counts and displacements, in elements. */
+static void layout(const sh_axis *axis, const int64_t *count, int *counts, int *places) {
+  int64_t total = 0;
+  for (int i = 0; i < axis->size; i++) {
+    counts[i] = sh_mpi_int(axis, count[i], "elements for one rank");
+    places[i] = sh_mpi_int(axis, total, "place of a rank's elements");
+    total += count[i];
+  }
+}
+
 static void all_reduce(const sh_axis *axis, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op op) {
   if (axis->size == 1) return;
   double start = sh_now();
@@ -90,7 +125,7 @@ static int64_t sum(const int64_t *x, int n) {
 }
 
 void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, size_t unit, void *out) {
-  static sh_request shared; /* counts and type of blocking calls, kept */
+  static kept shared;
   if (axis->size == 1) {
     if (count[0] && mine != out) memcpy(out, mine, (size_t)count[0] * unit);
     return;
@@ -101,10 +136,10 @@ void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, 
     return;
   }
   double start = sh_now();
-  int *counts = sh_request_numbers(&shared, 2 * axis->size), *places = counts + axis->size;
-  sh_mpi_layout(axis, count, counts, places);
+  int *counts = kept_numbers(&shared, 2 * axis->size), *places = counts + axis->size;
+  layout(axis, count, counts, places);
   const void *place = (char *)out + (size_t)places[axis->index] * unit;
-  MPI_Datatype type = sh_request_type(axis, &shared, unit);
+  MPI_Datatype type = kept_type(axis, &shared, unit);
   SH_MPI(axis, MPI_Allgatherv, mine == place ? MPI_IN_PLACE : mine, counts[axis->index], type, out, counts, places,
          type, sh_axis_comm(axis));
   sh_mpi_sent(count[axis->index] * (int64_t)unit * (axis->size - 1));
@@ -120,7 +155,7 @@ static void reduce_each(const sh_axis *axis, const float *x, const int64_t *coun
 }
 
 void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *count, float *out) {
-  static sh_request shared;
+  static kept shared;
   if (axis->size == 1) {
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
@@ -131,8 +166,8 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
   if (total > sh_mpi_piece) {
     reduce_each(axis, x, count, out);
   } else {
-    int *counts = sh_request_numbers(&shared, 2 * axis->size);
-    sh_mpi_layout(axis, count, counts, counts + axis->size);
+    int *counts = kept_numbers(&shared, 2 * axis->size);
+    layout(axis, count, counts, counts + axis->size);
     SH_MPI(axis, MPI_Reduce_scatter, x, out, counts, MPI_FLOAT, MPI_SUM, sh_axis_comm(axis));
   }
   sh_mpi_sent((total - count[axis->index]) * (int64_t)sizeof *x);

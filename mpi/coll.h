@@ -35,16 +35,27 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
 /* Element r of `send` goes to rank r; element r of `recv` came from rank r. */
 void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv);
 
-/* Non-blocking all-to-all of pieces: counts [size] in units of `unit` bytes, pieces in rank order without gaps. The
- * arrays stay untouched until the end. At most one request per sh_request. */
+/* Operations under way: each begins here and ends with sh_request_end; in between mpi/progress.h advances it. A request
+ * holds one at a time; several requests may be open. All ranks of an axis begin the same operations in the same order
+ * and may end them in any. Arrays, except counts, stay untouched until the end. On an axis of size 1 they copy or do
+ * nothing. Float sums are a fixed tree over the ranks' places: neither nodes nor timing change a bit. */
 typedef struct sh_request sh_request;
 sh_request *sh_request_new(void);
 void sh_request_free(sh_request *r);
+void sh_request_end(sh_request *r); /* waits; a request never begun, or ended, returns at once */
+
+/* All-to-all of pieces: counts [size] in units of `unit` bytes, pieces in rank order without gaps. */
 void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, const int64_t *send_count, void *recv,
                         const int64_t *recv_count, size_t unit);
-/* In-place sum, non-blocking (gradient buckets). */
+
+/* In-place sum (gradient buckets). */
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n);
-void sh_request_end(sh_request *r); /* waits; a request never begun, or ended, returns at once */
+
+/* As their blocking counterparts above. A reduce-scatter and an all-gather give the bits of sh_sum_f32_begin, whatever
+ * the counts. */
+void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out);
+void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
+                         void *out);
 
 /* Ranks agree on an outcome: when any rank brings a failure, all return the failure of the lowest such rank and hold
  * its message ("rank 3: ..." when the axis has several). Used wherever ranks may differ (files, memory, data). */

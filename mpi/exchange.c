@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "mpi/coll.h"
+#include "mpi/internal.h"
 
 struct sh_exchange {
   const sh_axis *axis;
@@ -33,19 +34,46 @@ void sh_exchange_destroy(sh_exchange *x) {
   free(x);
 }
 
-void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *count) {
-  assert(x->open == IDLE);
-  x->open = IDS;
-  memcpy(x->count, count, sizeof *count * (size_t)x->axis->size);
-  sh_alltoall_i64(x->axis, x->count, x->asked_count);
-  x->nasked = 0;
-  for (int r = 0; r < x->axis->size; r++) x->nasked += x->asked_count[r];
+static void post_counts(sh_request *r) {
+  sh_exchange *x = r->arg;
+  for (int i = 0; i < x->axis->size; i++)
+    if (i != x->axis->index) sh_request_receive(r, i, x->asked_count + i, sizeof *x->asked_count);
+  for (int i = 0; i < x->axis->size; i++)
+    if (i != x->axis->index) sh_request_send(r, i, x->count + i, sizeof *x->count);
+  x->asked_count[x->axis->index] = x->count[x->axis->index];
+}
+
+/* The counts are here: make room for the ids. */
+static void expect_ids(sh_request *r) {
+  sh_exchange *x = r->arg;
+  sh_places(r->recv_at, x->asked_count, x->axis->size);
+  x->nasked = r->recv_at[x->axis->size];
   if (x->nasked > x->capacity) { /* half as much again, so that later plans fit */
     free(x->asked);
     x->capacity = x->nasked + x->nasked / 2;
     x->asked = sh_malloc(sizeof *x->asked * (size_t)x->capacity);
   }
-  sh_alltoallv_begin(x->axis, x->request, ids, x->count, x->asked, x->asked_count, sizeof *ids);
+  r->recv = (char *)x->asked;
+}
+
+void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *count) {
+  static const sh_request_part parts[] = {{post_counts, expect_ids}, {sh_request_post_pieces, NULL}, {NULL, NULL}};
+  sh_request *r = x->request;
+  int P = x->axis->size;
+  assert(x->open == IDLE);
+  x->open = IDS;
+  memcpy(x->count, count, sizeof *count * (size_t)P);
+  sh_request_places(r, P);
+  sh_places(r->send_at, x->count, P);
+  r->send = (const char *)ids, r->unit = sizeof *ids, r->arg = x;
+  if (P == 1) { /* all ids are its own */
+    x->asked_count[0] = x->count[0];
+    expect_ids(r);
+    if (x->nasked) memcpy(x->asked, ids, sizeof *ids * (size_t)x->nasked);
+    return;
+  }
+  sh_mpi_sent((P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids);
+  sh_request_open(r, x->axis, parts);
 }
 
 int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count) {

@@ -54,6 +54,7 @@ static sh_axis axis_make(const char *name, MPI_Comm comm, MPI_Comm job) {
   SH_MPI(&a, MPI_Comm_set_errhandler, comm, MPI_ERRORS_RETURN);
   SH_MPI(&a, MPI_Comm_rank, comm, &a.index);
   SH_MPI(&a, MPI_Comm_size, comm, &a.size);
+  sh_axis_open(&a);
   return a;
 }
 
@@ -79,7 +80,10 @@ sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
 
 static void axis_free(sh_axis *a) {
   if (!a->impl) return;
-  if (mpi_is_up()) SH_MPI(a, MPI_Comm_free, &a->impl->comm);
+  if (mpi_is_up()) {
+    sh_axis_close(a);
+    SH_MPI(a, MPI_Comm_free, &a->impl->comm);
+  }
   free(a->impl);
   a->impl = NULL;
 }

@@ -16,6 +16,7 @@
 #include "core/arena.h"
 #include "mpi/coll.h"
 #include "mpi/h5par_internal.h"
+#include "mpi/progress.h"
 
 /* Arrays from this size on begin at a multiple of it: pages of a node, blocks of a parallel file system. */
 static const hsize_t align_from = 1 << 16, align_to = 1 << 12;
@@ -117,6 +118,7 @@ static sh_status root_create(sh_h5 *f) {
 }
 
 sh_status sh_h5_create(sh_h5 **out, const char *path, const sh_axis *axis) {
+  sh_progress_drain();
   sh_h5 *f = file_new(path, axis, true);
   sh_status status = f->root ? root_create(f) : SH_OK;
   status = sh_h5_from_root(f, status, NULL, 0);
@@ -151,6 +153,7 @@ static sh_status root_open(sh_h5 *f) {
 }
 
 sh_status sh_h5_open(sh_h5 **out, const char *path, const sh_axis *axis) {
+  sh_progress_drain();
   sh_h5 *f = file_new(path, axis, false);
   sh_status status = open_fd(f, O_RDONLY, "open");
   if (status == SH_OK && f->root) status = root_open(f);

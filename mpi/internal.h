@@ -3,6 +3,7 @@
 #define SH_MPI_INTERNAL_H
 
 #include <mpi.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "mpi/grid.h"
@@ -11,6 +12,9 @@
 struct sh_axis_impl {
   MPI_Comm comm; /* of this axis */
   MPI_Comm job;  /* of the whole grid: what an abort ends */
+  MPI_Comm open; /* of this axis, for operations under way: whoever advances them shares it with nobody */
+  int begun;     /* operations so far */
+  int near;      /* ranks [k near, (k + 1) near) share a node for every k: a power of two that divides the size */
 };
 
 /* Every MPI call goes through here: SH_MPI(axis, MPI_Barrier, comm). A failure ends the job with rank and name. */
@@ -22,28 +26,63 @@ static inline MPI_Comm sh_axis_comm(const sh_axis *axis) { return axis->impl ? a
 /* The most elements one MPI call is given; more goes in pieces. A variable, so that tests can cut small arrays. */
 extern int64_t sh_mpi_piece;
 
+/* If not 0, what `near` of new axes is where it divides the size, whatever their nodes: for tests. */
+extern int sh_mpi_near;
+
+/* Fill in and give back what operations need, collective over the axis. */
+void sh_axis_open(sh_axis *axis);
+void sh_axis_close(sh_axis *axis);
+
 static inline int64_t sh_mpi_next(int64_t rest) { return rest < sh_mpi_piece ? rest : sh_mpi_piece; }
 
 /* Accounts of sh_comm_seconds and sh_comm_bytes: a call that began at `since` has ended; bytes were sent. */
 void sh_mpi_waited(double since);
 void sh_mpi_sent(int64_t bytes);
 
-/* An MPI request needs its counts as ints, alive until the end; blocking calls borrow one kept here. */
+/* A part of an operation: messages are posted, and when all have come and gone, arithmetic on what they brought, which
+ * may be NULL. A list of them ends with a `post` of NULL. Both are called by whoever advances the operation: the
+ * communication thread, or the thread that began it, perhaps inside a parallel region. */
+typedef struct sh_request_part {
+  void (*post)(struct sh_request *r);
+  void (*then)(struct sh_request *r);
+} sh_request_part;
+
 struct sh_request {
-  const sh_axis *axis; /* of the open request; NULL when there is none */
-  MPI_Request *request;
-  int nrequests, request_capacity;
-  int *number; /* send counts, send displacements, receive counts, receive displacements */
-  int number_capacity;
-  MPI_Datatype type; /* `unit` bytes */
+  const sh_axis *axis;         /* of the open operation; NULL when there is none */
+  const sh_request_part *part; /* under way */
+  int tag;                     /* of its messages: the operation's number on the axis, and the part's */
+  MPI_Request *message;
+  int nmessages, message_capacity;
+  struct sh_request *next; /* in the engine's list */
+  atomic_bool done;
+  /* Arguments. Pieces are in rank order, their places in units of `unit` bytes. */
+  const char *send;
+  char *recv;
   size_t unit;
+  int64_t *send_at, *recv_at; /* [axis size + 1] */
+  int places_capacity;
+  float *sum;        /* where the own piece's sum goes */
+  float *buffer;     /* what came and is not summed yet */
+  const float **row; /* [axis size] what a sum is over */
+  int64_t buffer_capacity;
+  void *arg; /* mpi/exchange.c */
 };
 
-int *sh_request_numbers(struct sh_request *r, int n); /* room for n counts */
-MPI_Datatype sh_request_type(const sh_axis *axis, struct sh_request *r, size_t unit);
+/* For parts: a message of the open operation; empty ones are left out on both sides. */
+void sh_request_send(struct sh_request *r, int rank, const void *data, int64_t bytes);
+void sh_request_receive(struct sh_request *r, int rank, void *data, int64_t bytes);
 
-/* Counts and displacements, in elements, as ints; returns the sum. */
-int64_t sh_mpi_layout(const sh_axis *axis, const int64_t *count, int *counts, int *places);
+/* Begin an operation. Its messages carry a number: the order of beginnings on an axis is the same on all ranks. */
+void sh_request_open(struct sh_request *r, const sh_axis *axis, const sh_request_part *parts);
+
+/* Room for places; places of n pieces without gaps; an all-to-all of the pieces set in r, as one part. */
+void sh_request_places(struct sh_request *r, int ranks);
+void sh_places(int64_t *at, const int64_t *count, int n);
+void sh_request_post_pieces(struct sh_request *r);
+
+/* mpi/progress.c: take over a request that is filled in; wait until it is done. */
+void sh_engine_begin(struct sh_request *r);
+void sh_engine_wait(struct sh_request *r);
 
 /* n as MPI's int; ends the job when it does not fit. */
 int sh_mpi_int(const sh_axis *axis, int64_t n, const char *what);

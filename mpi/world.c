@@ -4,6 +4,7 @@
 #include "core/arena.h"
 #include "mpi/coll.h"
 #include "mpi/internal.h"
+#include "mpi/progress.h"
 #include "shoal/shoal_mpi.h"
 
 struct sh_world {
@@ -32,6 +33,7 @@ sh_status sh_world_open(MPI_Comm comm, sh_world **out) {
 
 void sh_world_close(sh_world *w) {
   if (!w) return;
+  sh_progress_stop();
   SH_MPI(&w->axis, MPI_Comm_free, &w->axis.impl->comm);
   free(w->axis.impl);
   free(w);
@@ -50,12 +52,12 @@ static sh_status check_lone(int size, bool by_mpirun) {
       tasks, task);
 }
 
-sh_status sh_world_start(int *argc, char ***argv, sh_world **out) {
+sh_status sh_world_start(int *argc, char ***argv, bool threads, sh_world **out) {
   int up = 0, level = 0, size = 0;
   bool by_mpirun = getenv("OMPI_COMM_WORLD_SIZE") != NULL; /* before MPI_Init, which may set it itself */
   *out = NULL;
   MPI_Initialized(&up);
-  if (!up) SH_MPI(NULL, MPI_Init_thread, argc, argv, MPI_THREAD_FUNNELED, &level);
+  if (!up) SH_MPI(NULL, MPI_Init_thread, argc, argv, threads ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED, &level);
   SH_MPI(NULL, MPI_Comm_size, MPI_COMM_WORLD, &size);
   sh_status status = check_lone(size, by_mpirun);
   if (status == SH_OK) status = sh_world_open(MPI_COMM_WORLD, out);

@@ -28,6 +28,9 @@ typedef struct sh_bench_options {
   const char *json;    /* file: one JSON object a line, one line a shape and number of threads */
 } sh_bench_options;
 
+/* Whether any shape asks for a communication thread, to be known before MPI is initialised (sh_world_start). */
+bool sh_bench_wants_threads(const sh_bench_options *o);
+
 /* Trains for a few steps on data.path, or, where that file does not exist, on synthetic sequences of MovieLens-1M's
  * lengths and times; writes no run folder and no checkpoint. Tables go to `out` on rank 0: times are those of the
  * slowest rank, FLOP and bytes those of all ranks, medians over repetitions (docs/BENCHMARKS.md has the definitions).

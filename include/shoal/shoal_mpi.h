@@ -3,6 +3,7 @@
 #define SHOAL_MPI_H
 
 #include <mpi.h>
+#include <stdbool.h>
 
 #include "shoal/status.h"
 
@@ -19,8 +20,9 @@ void sh_world_close(sh_world *w);
 
 /* For programs without MPI of their own: initialise MPI (unless it is), open MPI_COMM_WORLD; the matching close
  * finalises only what open initialised. Fails when a launcher started several tasks that do not see each other
- * (SLURM_NTASKS > 1 with a world of one rank). */
-sh_status sh_world_start(int *argc, char ***argv, sh_world **out);
+ * (SLURM_NTASKS > 1 with a world of one rank). `threads`: ask MPI for MPI_THREAD_MULTIPLE, which comm.progress = thread
+ * needs (sh_train_wants_threads). */
+sh_status sh_world_start(int *argc, char ***argv, bool threads, sh_world **out);
 void sh_world_finish(sh_world *w);
 
 int sh_world_rank(const sh_world *w);

@@ -22,6 +22,10 @@ typedef struct sh_train_options {
   const char *resume_from; /* a checkpoint to continue from, or NULL */
 } sh_train_options;
 
+/* Whether this run asks for a communication thread (comm.progress = thread), to be known before MPI is initialised:
+ * sh_world_start. Where the configuration cannot be read it says no; sh_train will say why. */
+bool sh_train_wants_threads(const sh_train_options *o);
+
 /* SH_OK when finished; SH_STOPPED after SIGTERM or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the loss is
  * NaN, infinite or beyond train.loss_limit. */
 sh_status sh_train(struct sh_world *world, const sh_train_options *o);

@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/threads.h"
+#include "mpi/progress.h"
 #include "shoal/version.h"
 #include "tools/bench_internal.h"
 
@@ -89,9 +90,9 @@ static void announce(const sh_bench_state *b, const sh_bench_sequences *own, con
   const sh_conf_model *m = &t->conf.model;
   if (!b->out) return;
   if (*b->shape) fprintf(b->out, "shape   %s\n", b->shape);
-  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, %s kernels, precision %s\n", sh_version(), sh_commit(),
-          t->grid->world.size, t->grid->world.size == 1 ? "" : "s", sh_threads(), sh_threads() == 1 ? "" : "s",
-          t->kernels->name, t->kernels->precision);
+  fprintf(b->out, "shoal %s (%s), %d rank%s x %d thread%s, progress %s, %s kernels, precision %s\n", sh_version(),
+          sh_commit(), t->grid->world.size, t->grid->world.size == 1 ? "" : "s", sh_threads(),
+          sh_threads() == 1 ? "" : "s", sh_progress_name(), t->kernels->name, t->kernels->precision);
   if (own && own->length)
     fprintf(b->out, "data    synthetic, every history %lld inputs long\n", (long long)own->length);
   else if (own)
@@ -131,6 +132,7 @@ static sh_status one_pass(const plan *p, const sh_bench_shape *s, bool own_data,
   sh_bench_state b = {.out = to->out, .shape = s->name, .t = &t, .steps = s->steps};
   sh_config c = s->conf;
   c.train.threads = sh_threads_setup(threads > 0 ? threads : c.train.threads);
+  sh_progress_start(&grid->world, c.comm.progress);
   sh_status status = sh_trainer_create(&t, &c, grid);
   if (status == SH_OK && t.samples.n == 0)
     status = sh_fail(SH_ERR_DATA, "%s: no user has enough events to train on", c.data.path);
@@ -142,6 +144,7 @@ static sh_status one_pass(const plan *p, const sh_bench_shape *s, bool own_data,
   if (status == SH_OK && to->summary) sh_bench_summary(&b, to->summary);
   free(b.row);
   sh_trainer_destroy(&t);
+  sh_progress_stop();
   return status;
 }
 

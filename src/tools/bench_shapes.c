@@ -104,3 +104,13 @@ sh_status sh_bench_shapes(const sh_bench_options *o, sh_bench_shape *shape, int 
   shape[(*n)++] = base;
   return sh_config_check(&base.conf);
 }
+
+bool sh_bench_wants_threads(const sh_bench_options *o) {
+  sh_bench_shape *shape = sh_calloc(SH_BENCH_SHAPES, sizeof *shape);
+  int n = 0;
+  bool wants = false;
+  if (sh_bench_shapes(o, shape, &n) == SH_OK)
+    for (int i = 0; i < n; i++) wants |= !strcmp(shape[i].conf.comm.progress, "thread");
+  free(shape);
+  return wants;
+}

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "core/timer.h"
+#include "mpi/progress.h"
 #include "shoal/train.h"
 #include "train/eval.h"
 #include "train/loop.h"
@@ -28,16 +29,21 @@ static sh_status share_layers(struct sh_world *world, const sh_config *c, sh_gri
   return sh_grid_create(grid, sh_world_comm(world), (int)c->parallel.tensor);
 }
 
+static sh_status resolve_config(const sh_train_options *o, sh_config *c) {
+  sh_config_defaults(c);
+  if (o->config) SH_TRY(sh_config_read(c, o->config));
+  for (int i = 0; i < o->nset; i++) SH_TRY(sh_config_set(c, o->set[i]));
+  return sh_config_check(c);
+}
+
+bool sh_train_wants_threads(const sh_train_options *o) {
+  sh_config c;
+  return resolve_config(o, &c) == SH_OK && !strcmp(c.comm.progress, "thread");
+}
+
 /* Files are read by rank 0 alone; everyone gets the result. */
 static sh_status read_config(const sh_grid *grid, const sh_train_options *o, sh_config *c) {
-  sh_status status = SH_OK;
-  if (grid->world.index == 0) {
-    sh_config_defaults(c);
-    if (o->config) status = sh_config_read(c, o->config);
-    for (int i = 0; i < o->nset && status == SH_OK; i++) status = sh_config_set(c, o->set[i]);
-    if (status == SH_OK) status = sh_config_check(c);
-  }
-  SH_TRY(sh_agree(&grid->world, status));
+  SH_TRY(sh_agree(&grid->world, grid->world.index == 0 ? resolve_config(o, c) : SH_OK));
   sh_bcast(&grid->world, c, sizeof *c, 0);
   return SH_OK;
 }
@@ -56,9 +62,9 @@ static void announce(const sh_trainer *t) {
     sh_info("        %lld users have too few events to train on", (long long)t->samples.skipped_users);
   sh_info("model   %s: %lld dense parameters, table item %lld x %d", t->conf.model.name,
           (long long)sh_params_count(&t->model.params), (long long)d->items, t->model.width);
-  sh_info("grid    %d rank%s (data %d, tensor %d), %d thread%s each, %s kernels, precision %s", t->grid->world.size,
-          t->grid->world.size == 1 ? "" : "s", t->grid->data.size, t->grid->tensor.size, sh_threads(),
-          sh_threads() == 1 ? "" : "s", t->kernels->name, t->kernels->precision);
+  sh_info("grid    %d rank%s (data %d, tensor %d), %d thread%s each, progress %s, %s kernels, precision %s",
+          t->grid->world.size, t->grid->world.size == 1 ? "" : "s", t->grid->data.size, t->grid->tensor.size,
+          sh_threads(), sh_threads() == 1 ? "" : "s", sh_progress_name(), t->kernels->name, t->kernels->precision);
 }
 
 static sh_status check_grid(const sh_config *c, int ranks) {
@@ -91,6 +97,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   if (status == SH_OK) status = share_layers(world, &c, &grid);
   if (status == SH_OK) {
     sh_threads_setup(c.train.threads);
+    sh_progress_start(&grid.world, c.comm.progress);
     sh_trainer t;
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
@@ -101,6 +108,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
       if (status == SH_OK) conclude(&t);
     }
     sh_trainer_destroy(&t);
+    sh_progress_stop();
   }
   sh_grid_destroy(&grid);
   return status;

@@ -7,6 +7,7 @@
 #include "core/arena.h"
 #include "mpi/coll.h"
 #include "mpi/internal.h"
+#include "mpi/progress.h"
 #include "shoal/shoal_mpi.h"
 
 static sh_grid grid_of(int tensor) {
@@ -285,17 +286,28 @@ static void test_world(void **state) {
   sh_grid_destroy(&g);
   sh_world_close(w);
   MPI_Comm_free(&half);
-  assert_all(sh_world_start(NULL, NULL, &w) == SH_OK); /* MPI is the host's: finish leaves it running */
+  assert_all(sh_world_start(NULL, NULL, false, &w) == SH_OK); /* MPI is the host's: finish leaves it running */
   assert_all(sh_world_size(w) == mpi_size());
   sh_world_finish(w);
   assert_all(true);
+}
+
+/* This program asked MPI for one thread: polling instead of a communication thread. */
+static void test_no_threads(void **state) {
+  (void)state;
+  sh_grid g = grid_of(1);
+  sh_progress used = sh_progress_start(&g.world, "thread");
+  assert_all(used == (mpi_size() > 1 ? SH_PROGRESS_POLL : SH_PROGRESS_NONE));
+  reductions_of(&g.world, 100);
+  sh_progress_stop();
+  sh_grid_destroy(&g);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_grid),       cmocka_unit_test(test_reductions), cmocka_unit_test(test_gathers),
       cmocka_unit_test(test_all_to_all), cmocka_unit_test(test_agree),      cmocka_unit_test(test_same_bits),
-      cmocka_unit_test(test_world),
+      cmocka_unit_test(test_world),      cmocka_unit_test(test_no_threads),
   };
   return mpi_run_tests(tests);
 }

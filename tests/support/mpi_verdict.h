@@ -45,11 +45,16 @@ __attribute__((unused)) static bool mpi_verdict(bool mine, const char *what, con
 /* Collective over MPI_COMM_WORLD: holds when it holds on all ranks. */
 #define assert_all(condition) assert_true(mpi_verdict((condition), #condition, __FILE__, __LINE__))
 
+/* What an MPI test asks of MPI_Init_thread, unless it says something else before it includes this. */
+#ifndef MPI_VERDICT_LEVEL
+#define MPI_VERDICT_LEVEL MPI_THREAD_FUNNELED
+#endif
+
 /* The main of an MPI test: exit code 0 when no rank saw a failure. */
 #define mpi_run_tests(tests) mpi_main_of((tests), sizeof(tests) / sizeof((tests)[0]), #tests)
 __attribute__((unused)) static int mpi_main_of(const struct CMUnitTest *tests, size_t n, const char *name) {
   int level, failed;
-  MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
+  MPI_Init_thread(NULL, NULL, MPI_VERDICT_LEVEL, &level);
   mpi_verdict_out = fdopen(dup(STDERR_FILENO), "w");
   if (mpi_rank() && !(freopen("/dev/null", "w", stdout) && freopen("/dev/null", "w", stderr))) abort();
   failed = _cmocka_run_group_tests(name, tests, n, NULL, NULL);

@@ -114,7 +114,7 @@ static void start_alone(void) {
   unsetenv("OMPI_COMM_WORLD_SIZE");
   setenv("SLURM_NTASKS", "4", 1);
   setenv("SLURM_PROCID", "2", 1);
-  sh_status status = sh_world_start(NULL, NULL, &w);
+  sh_status status = sh_world_start(NULL, NULL, false, &w);
   bool clear = strstr(sh_error_message(), "4 tasks") && strstr(sh_error_message(), "MPI sees 1 rank");
   _exit(clear && !w ? (int)status : 97);
 }
@@ -122,7 +122,7 @@ static void start_alone(void) {
 static void start_one(void) {
   sh_world *w = NULL;
   unsetenv("SLURM_PROCID");
-  if (sh_world_start(NULL, NULL, &w) != SH_OK || sh_world_size(w) != 1 || sh_world_rank(w) != 0) _exit(97);
+  if (sh_world_start(NULL, NULL, false, &w) != SH_OK || sh_world_size(w) != 1 || sh_world_rank(w) != 0) _exit(97);
   sh_world_finish(w);
   int down = 0;
   MPI_Finalized(&down);

@@ -1,0 +1,5 @@
+#include "core/breathe.h"
+
+#include <stddef.h>
+
+void (*sh_breathe_hook)(void) = NULL;
