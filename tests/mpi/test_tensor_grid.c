@@ -42,11 +42,19 @@ typedef struct outcome {
   sh_metrics metrics;
 } outcome;
 
-static bool train(outcome *o, const sh_config *c, sh_grid *g) {
+/* from: a checkpoint's folder to go on from, or NULL; to: one to end in, or NULL: then the run is kept and evaluated.
+ */
+static bool train_between(outcome *o, const sh_config *c, sh_grid *g, const char *from, int steps, const char *to) {
   sh_trainer t;
-  bool good = sh_trainer_create(&t, c, g) == SH_OK && train_steps(&o->run, &t, STEPS);
-  if (good) {
-    sh_trainer_rewind(&t);
+  char path[600];
+  bool good = sh_trainer_create(&t, c, g) == SH_OK;
+  sh_ckpt_content content = sh_trainer_content(&t);
+  snprintf(path, sizeof path, "%s/latest.h5", from ? from : "");
+  if (good && from) good = sh_ckpt_read(&content, path, false) == SH_OK;
+  good = good && train_steps(&o->run, &t, steps);
+  if (good) sh_trainer_rewind(&t);
+  if (good && to) good = sh_ckpt_write(&content, to) == SH_OK;
+  if (good && !to) {
     train_keep(&o->run, &t);
     good = sh_evaluate_split(&t, SH_QUERY_TEST, &o->metrics) == SH_OK;
   }
@@ -54,6 +62,8 @@ static bool train(outcome *o, const sh_config *c, sh_grid *g) {
   sh_trainer_destroy(&t);
   return good;
 }
+
+static bool train(outcome *o, const sh_config *c, sh_grid *g) { return train_between(o, c, g, NULL, STEPS, NULL); }
 
 static bool alone(outcome *o, const sh_config *c) {
   int good = mpi_rank() > 0 || train(o, c, &self);
@@ -64,6 +74,41 @@ static bool alone(outcome *o, const sh_config *c) {
   o->run.value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(o->run.n + 1)) : mine;
   MPI_Bcast(o->run.value, (int)o->run.n, MPI_FLOAT, 0, MPI_COMM_WORLD);
   return true;
+}
+
+/* Half of the steps on a grid with `first` ranks in a tensor group, the other half, from a checkpoint, with `second`.
+ */
+static bool train_halves(outcome *o, const sh_config *c, int first, int second) {
+  MPI_Comm world = MPI_COMM_WORLD;
+  char between[400];
+  snprintf(between, sizeof between, "%s/ckpt", folder);
+  for (int half = 0; half < 2; half++) {
+    sh_grid grid;
+    sh_config mine = *c;
+    mine.parallel.tensor = half ? second : first;
+    if (sh_grid_create(&grid, &world, half ? second : first) != SH_OK) return false;
+    if (!train_between(o, &mine, &grid, half ? between : NULL, STEPS / 2, half ? NULL : between)) return false;
+    sh_grid_destroy(&grid);
+  }
+  return true;
+}
+
+/* A checkpoint opens on every other grid, and the run goes on as if nothing had happened. */
+static void test_other_grid(void **state) {
+  (void)state;
+  int n = mpi_size(), most = n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : 2;
+  for (int m = 0; m < TRAIN_MODELS; m++) {
+    char what[TRAIN_WHAT];
+    sh_config c = config(m, (m + 1) % TRAIN_LOSSES, what);
+    outcome one = {0}, halves[2] = {0};
+    assert_all(alone(&one, &c));
+    for (int back = 0; back < 2; back++) {
+      assert_all(train_halves(&halves[back], &c, back ? most : 1, back ? 1 : most));
+      assert_all(train_rounding(&halves[back].run, &one.run, loss_tolerance, param_tolerance, what));
+      train_free(&halves[back].run);
+    }
+    train_free(&one.run);
+  }
 }
 
 static void compare(const sh_config *c, int tensor, const char *what) {
@@ -111,6 +156,6 @@ static void test_end(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_begin), cmocka_unit_test(test_grids),
-                                     cmocka_unit_test(test_end)};
+                                     cmocka_unit_test(test_other_grid), cmocka_unit_test(test_end)};
   return mpi_run_tests(tests);
 }
