@@ -158,8 +158,8 @@ void sh_table_update(sh_table *t, const sh_row_hyper *h) {
                       .state = {t->state[0], t->state[1]},
                       .ntouched = impl->ntouched,
                       .touched = impl->touched[impl->now].data,
-                      .grad = impl->grad[impl->now].data,
-                      .grad_ld = t->conf.width};
+                      .grad = impl->waiting,
+                      .grad_ld = impl->waiting_ld};
   sh_row_optim_update(&rows, t->conf.optim, h);
   impl->pending = false;
 }

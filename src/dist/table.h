@@ -89,9 +89,10 @@ void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t
 /* Rows after the last update. `step` holds rows and drows. */
 void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step);
 
-/* drows travel to their owners and are summed per row in rank order; they stay in the table until update. Returns this
- * rank's sum of squares of the merged gradient (for the global norm, sum over the table axis). Called again before the
- * update, for another fetch or micro-batch, it adds to what is there and returns the square of the whole. */
+/* drows travel to their owners and are summed per row in rank order; the sums wait in the table, or in drows
+ * themselves, which must stay as they are until the update. Returns this rank's sum of squares of the merged gradient
+ * (for the global norm, sum over the table axis). Called again before the update, for another fetch or micro-batch, it
+ * adds to what is there and returns the square of the whole. */
 double sh_table_grad(sh_table *t, sh_fetch *f);
 
 /* Add gradients drows[n x ld] of own rows, numbered from 0 and ascending, that no fetch brings (full softmax). Local.

@@ -182,8 +182,8 @@ static double merge_block(const sh_table *t, int nsources, const int64_t *touche
 static int list_pending(sh_table *t) {
   struct sh_table_impl *impl = t->impl;
   if (!impl->pending) return 0;
-  impl->source[0] = (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0,
-                                            impl->grad[impl->now].data, t->conf.width};
+  impl->source[0] =
+      (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0, impl->waiting, impl->waiting_ld};
   return 1;
 }
 
@@ -217,6 +217,30 @@ static double merge(sh_table *t, int nsources) {
   impl->now = into;
   impl->ntouched = n;
   impl->pending = true;
+  impl->waiting = grad, impl->waiting_ld = t->conf.width;
+  return total;
+}
+
+/* The only source listed waits as it is. Returns its square, summed as merge does. */
+static double adopt(sh_table *t) {
+  struct sh_table_impl *impl = t->impl;
+  const struct sh_grad_source *s = &impl->source[0];
+  int64_t D = t->conf.width, blocks = (s->n + BLOCK - 1) / BLOCK;
+  int64_t *touched = sh_buffer_need(&impl->touched[!impl->now], sizeof *touched * (size_t)s->n);
+  double *square = sh_buffer_need(&impl->block_square, sizeof *square * (size_t)blocks), total = 0;
+#pragma omp parallel for schedule(static) if (s->n > FEW)
+  for (int64_t b = 0; b < blocks; b++) {
+    square[b] = 0;
+    for (int64_t i = b * BLOCK; i < (b + 1) * BLOCK && i < s->n; i++) {
+      touched[i] = s->row[i] - s->base;
+      square[b] += square_of(s->grad + i * s->ld, D);
+    }
+  }
+  for (int64_t b = 0; b < blocks; b++) total += square[b];
+  impl->now = !impl->now;
+  impl->ntouched = s->n;
+  impl->pending = true;
+  impl->waiting = s->grad, impl->waiting_ld = s->ld;
   return total;
 }
 
@@ -246,5 +270,6 @@ double sh_table_grad(sh_table *t, sh_fetch *f) {
     sh_exchange_grads_begin(f->impl->exchange, out, wire, D);
     sh_exchange_grads_end(f->impl->exchange);
   }
-  return merge(t, list_sources(t, f, wire));
+  int nsources = list_sources(t, f, wire);
+  return nsources == 1 ? adopt(t) : merge(t, nsources);
 }

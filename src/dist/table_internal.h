@@ -33,11 +33,14 @@ struct sh_table_impl {
   int64_t set_size;
   /* Rows on their way: one asked of this rank, one asked by it when its rows are padded. */
   sh_buffer wire, pack;
-  /* The merged gradient: rows touched, ascending, and their gradients; two, for merging one into the other. */
+  /* The merged gradient: rows touched, ascending, and their gradients; two, for merging one into the other. What came
+   * from one place alone is not copied: `waiting` is the fetch's own. */
   sh_marks own;
   sh_buffer touched[2], grad[2], block_square, local;
-  int now;                       /* which of the two */
-  bool pending;                  /* a gradient waits for update */
+  int now;              /* which of the two */
+  bool pending;         /* a gradient waits for update: */
+  const float *waiting; /* [ntouched x waiting_ld] */
+  int64_t waiting_ld;
   struct sh_grad_source *source; /* [axis size + 1] */
   int64_t ntouched;
 };

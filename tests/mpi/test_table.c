@@ -313,10 +313,10 @@ static void test_adjoint(void **state) {
     }
   sh_table_grad(&r.table, f);
   const int64_t *touched = r.table.impl->touched[r.table.impl->now].data;
-  const float *grad = r.table.impl->grad[r.table.impl->now].data;
+  const float *grad = r.table.impl->waiting;
   for (int64_t k = 0; k < sh_table_touched(&r.table); k++)
     for (int64_t d = 0; d < c.width; d++)
-      product[1] += (double)r.table.rows[touched[k] * c.width + d] * (double)grad[k * c.width + d];
+      product[1] += (double)r.table.rows[touched[k] * c.width + d] * (double)grad[k * r.table.impl->waiting_ld + d];
   sh_sum_f64(&r.grid.table, product, 2);
   assert_all(product[0] != 0 && fabs(product[0] - product[1]) <= 1e-5 * fabs(product[0]));
   run_close(&r);
