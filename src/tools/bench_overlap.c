@@ -68,9 +68,10 @@ static double tables_alone(sh_trainer *t, sh_stage *s) {
   double since, seconds = 0;
   waited(t, &since);
   sh_fetch_send(&t->item, &s->fetch);
-  sh_table_fetch_ids(&t->item, &s->fetch);
+  sh_fetch_ids(&s->fetch);
   seconds += waited(t, &since);
   sh_table_fetch_end(&t->item, &s->fetch, &t->step);
+  sh_table_fetch_rest(&t->item, &s->fetch);
   seconds += waited(t, &since);
   sh_table_grad(&t->item, &s->fetch);
   seconds += waited(t, &since);
@@ -95,7 +96,7 @@ static sh_status transfers_alone(overlap *o) {
 static void line(const sh_bench_state *b, const char *what, double step, double without, double alone) {
   if (!b->out) return;
   fprintf(b->out, "  %-38s %10.3f %10.3f ", what, 1e3 * alone, 1e3 * (step - without));
-  fprintf(b->out, alone > 0 ? "%10.1f %%\n" : "%12s\n", alone > 0 ? 100 * (1 - (step - without) / alone) : 0);
+  fprintf(b->out, "%10.1f %%\n", alone > 0 ? 100 * (1 - (step - without) / alone) : 0);
 }
 
 static void report(overlap *o) {
