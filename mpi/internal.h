@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpi/grid.h"
@@ -79,6 +80,9 @@ void sh_request_open(struct sh_request *r, const sh_axis *axis, const sh_request
 void sh_request_places(struct sh_request *r, int ranks);
 void sh_places(int64_t *at, const int64_t *count, int n);
 void sh_request_post_pieces(struct sh_request *r);
+
+/* Whether operations of this kind send nothing (sh_progress_dry). */
+bool sh_request_dry(unsigned kind);
 
 /* mpi/progress.c: take over a request that is filled in; wait until it is done. */
 void sh_engine_begin(struct sh_request *r);

@@ -78,6 +78,7 @@ static void look(void) {
   double now = sh_now();
   if (now - engine.looked < poll_every) return;
   advance_all();
+  sh_mpi_waited(now);
   engine.looked = sh_now();
 }
 

@@ -98,7 +98,7 @@ sh_status sh_table_create(sh_table *t, const sh_table_conf *conf, const sh_axis 
     impl->slot_of = sh_malloc(sizeof *impl->slot_of * (size_t)conf->rows);
   }
   sh_marks_create(&impl->own, t->local_rows);
-  impl->source = sh_malloc(sizeof *impl->source * (size_t)(axis->size + 1));
+  impl->source = sh_malloc(sizeof *impl->source * (size_t)(2 * axis->size + 1));
   t->rows = sh_pages_alloc(sizeof *t->rows * (size_t)(t->local_rows * conf->width));
   draw_rows(t);
   make_states(t);

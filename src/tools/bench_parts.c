@@ -66,6 +66,7 @@ static void load(parts *p) {
   end(p, SH_PHASE_EXCHANGE, "fetch begin: distinct ids leave", 0, 0);
   begin(p);
   sh_table_fetch_end(&t->item, &s->fetch, &t->step);
+  sh_table_fetch_rest(&t->item, &s->fetch);
   double bytes = sizeof(float) * (double)s->fetch.nslots * s->fetch.ld;
   end(p, SH_PHASE_EXCHANGE, "fetch end: rows arrive", 0, 3 * bytes);
 }

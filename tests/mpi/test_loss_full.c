@@ -169,7 +169,8 @@ static bool rows_agree(const share *s, const whole *w, double count) {
   if (impl->ntouched != s->a.ncandidates) return false;
   for (int64_t i = 0; i < impl->ntouched; i++) {
     int64_t key = sh_table_key(&s->table, s->table.position_first + touched[i]);
-    for (int d = 0; d < D; d++) far = fmax(far, fabs((double)grad[i * impl->waiting_ld + d] - count * w->de[key * D + d]));
+    for (int d = 0; d < D; d++)
+      far = fmax(far, fabs((double)grad[i * impl->waiting_ld + d] - count * w->de[key * D + d]));
   }
   return far <= 1e-5 * count * largest(w->de, w->V * D);
 }

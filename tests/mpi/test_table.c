@@ -383,7 +383,7 @@ static void check_pieces(int64_t rows, bool hashed) {
   int64_t n = r.nkeys[0], *position = SH_ARENA_NEW(&r.step, int64_t, rows);
   for (int64_t key = 0; key < rows; key++) position[key] = sh_table_position(&r.table, key);
   sh_table_fetch_end(&r.table, &r.fetch[0], &r.step);
-  sh_fetch_open(&r.table, &r.fetch[1], n, &r.batch[1]);
+  sh_fetch_open(&r.table, &r.fetch[1], n, n, &r.batch[1]);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(3)
   for (int64_t piece = (n - 1) / PIECE; piece >= 0; piece--) {
     int64_t first = piece * PIECE, count = n - first < PIECE ? n - first : PIECE, own[PIECE];
