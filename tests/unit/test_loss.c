@@ -465,9 +465,9 @@ static void local_gradients_are_merged(void **state) {
     sh_arena_reset(&batch);
     sh_table_fetch_begin(&f.table, &fetch, keys, 3, &batch);
     sh_table_fetch_end(&f.table, &fetch, &batch);
-    float *want = SH_ARENA_ZNEW(&batch, float, 210 * D), *once;
+    float *want = SH_ARENA_ZNEW(&batch, float, 210 * D);
     sh_loss_full(&f.a, &p.c);
-    once = f.table.impl->waiting;
+    const float *once = f.table.impl->waiting;
     for (int i = 0; i < 100 * D; i++) want[i] = 2 * once[i];
     sh_loss_full(&f.a, &p.c); /* a second micro-batch */
     for (int64_t s = 0; s < fetch.nslots; s++)
