@@ -1,45 +1,56 @@
-/* dist/grad_sync.h: sums of dense gradients over the grid, in buckets begun during backward.
+/* dist/grad_sync.h: sums of dense gradients over the grid, in buckets begun during backward, and with ZeRO-1 the
+ * parameters' way back.
  *
- * Buckets are ranges of the parameter block in whole parameters, cut from its end (backward finishes there first).
- * Their order is the same on all ranks because backward is. Gradients are summed over the data axis; those of
- * replicated parameters that are partial (SH_TGRAD_PARTIAL) over the tensor axis too, at the end, packed.
+ *   sh_grad_sync_start(&s);
+ *   backward: sh_grad_sync_ready(&s, first, last) after each call
+ *   sh_grad_sync_end(&s);           own slices hold sums; without `zero` everything does
+ *   ... update values ...
+ *   sh_grad_sync_values(&s);        with `zero`: everybody's updated slices
  *
- * Each bucket is cut into one piece a rank of the data axis, at rows of parameters: `own` lists this rank's slices.
- * Cuts make up for each other over buckets, so ranks own the same number of floats but for a row.
+ * A bucket whose gradients are final goes to the owners of its pieces (dist/buckets.h), which sum what ranks sent in
+ * rank order, so that a sum does not depend on the MPI, the buckets or the cuts, and hand sums round (without `zero`).
+ * Gradients of replicated parameters that are partial (SH_TGRAD_PARTIAL) are summed over the tensor axis before that.
+ * comm.wire = bf16: what ranks send and what comes back is rounded to bf16, sums are fp32; every rank gets the same.
+ *
+ * Few buckets are under way at a time, which bounds the memory (sh_grad_sync_bytes). Bytes on the wire:
+ * ARCHITECTURE.md.
  */
 #ifndef SH_DIST_GRAD_SYNC_H
 #define SH_DIST_GRAD_SYNC_H
 
+#include "core/config.h"
+#include "dist/buckets.h"
 #include "mpi/coll.h"
-#include "optim/state.h"
 
-typedef struct sh_bucket {
-  int64_t first, last; /* floats of the block */
-  int rows;            /* parameters in it */
-  int waits;           /* whose gradients are not final yet, this step */
-  int64_t *cut;        /* [data + 1] floats of the block: rank r owns [cut[r], cut[r + 1]) */
-  sh_request *request;
-} sh_bucket;
+enum { SH_SYNC_WINDOW = 4 }; /* buckets under way */
 
 typedef struct sh_grad_sync {
   sh_params *params;
   const sh_grid *grid;
-  int nbuckets;
-  sh_bucket *bucket; /* bucket 0 at the end of the block */
-  int *bucket_of;    /* [params->n] */
-  int begun;         /* buckets begun so far: in order */
-  sh_slices own;
-  float *partial; /* gradients summed over the tensor axis, packed */
-  int64_t npartial;
+  bool zero; /* sums stay with their owners */
+  bool half; /* bf16 on the wire */
+  sh_buckets buckets;
+  int *waits;       /* [buckets] parameters whose gradients are not final yet, this step */
+  int begun, ended; /* buckets so far: in order */
+  struct sh_flight {
+    sh_request *request;
+    void *sent;               /* bf16: the bucket as it travels */
+    void *arrived;            /* everybody's version of the own piece, in rank order */
+  } flight[SH_SYNC_WINDOW];   /* of bucket b: flight[b % SH_SYNC_WINDOW] */
+  int64_t *count, *own_count; /* [data] floats of everybody's piece; of the own one, for each rank */
+  float *partial;             /* partial rows of a bucket, packed */
 } sh_grad_sync;
 
-/* `grain`: the finest the optimiser can work on (optim/dense.h); where a parameter and the optimiser both ask for whole
- * matrices, they are not cut. */
-void sh_grad_sync_create(sh_grad_sync *s, sh_params *p, const sh_grid *grid, int64_t bucket_bytes, sh_grain grain);
+void sh_grad_sync_create(sh_grad_sync *s, sh_params *p, const sh_grid *grid, const sh_conf_comm *comm, bool zero,
+                         sh_grain grain);
 void sh_grad_sync_destroy(sh_grad_sync *s);
 
 void sh_grad_sync_start(sh_grad_sync *s);                 /* before the backward that finishes gradients */
 void sh_grad_sync_ready(void *sync, int first, int last); /* rows [first, last) are final */
-void sh_grad_sync_end(sh_grad_sync *s);                   /* waits for all buckets */
+void sh_grad_sync_end(sh_grad_sync *s);                   /* waits for all buckets; collective over the grid */
+void sh_grad_sync_values(sh_grad_sync *s);                /* collective over the data axis */
+
+/* Bytes of its buffers with `data` ranks, at most but for pieces that differ by a row. */
+int64_t sh_grad_sync_bytes(const sh_params *p, int data, const sh_conf_comm *comm);
 
 #endif

@@ -73,7 +73,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   now->loaded = false;                                 /* also when what follows fails */
   SH_TRY(stage_next(t, now, next));                    /* ids of the next batch leave */
   double loss = forward_backward(t, now);
-  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.own);
+  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.buckets.own);
   double sums[5] = {loss, square, (double)sh_table_touched(&t->item), stop ? 1 : 0, sh_step_flops(t, now)};
   sh_sum_f64(&t->grid->world, sums, 5);
   double norm = sqrt(sums[1]);
