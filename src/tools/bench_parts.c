@@ -176,6 +176,7 @@ static void update(parts *p) {
   double norm = sh_dense_grad_sq(&t->model.params, &t->sync.buckets.own);
   sh_sum_f64(&t->grid->world, &norm, 1);
   sh_step_update_dense(t, 1);
+  sh_grad_sync_values_end(&t->sync);
   end(p, SH_PHASE_OPTIMISER, "norm and AdamW of dense parameters", 0, f * 8 * dense);
   bool sweep = t->item.conf.optim == SH_ROW_ADAM_DENSE;
   double touched = (double)sh_table_touched(&t->item), visited = sweep ? (double)t->item.local_rows : touched;

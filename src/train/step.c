@@ -89,8 +89,9 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
                    norm);
   double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);
-  report->lr = sh_step_update_dense(t, clip_scale);
+  report->lr = sh_step_update_dense(t, clip_scale); /* updated parameters leave */
   sh_step_update_rows(t, clip_scale);
+  sh_grad_sync_values_end(&t->sync);
   t->now = 1 - t->now;
   t->state.step++;
   t->state.tokens += report->tokens;

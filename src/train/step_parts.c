@@ -78,7 +78,7 @@ double sh_step_update_dense(sh_trainer *t, double clip_scale) {
   double lr = rate_factor(t) * o->lr;
   sh_dense_adamw(t->kernels, &t->model.params, &t->held, o, lr, clip_scale, t->state.step + 1, t->exp_avg,
                  t->exp_avg_sq);
-  sh_grad_sync_values(&t->sync);
+  sh_grad_sync_values_begin(&t->sync);
   return lr;
 }
 

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/bf16.h"
 #include "dist/grad_sync.h"
-#include "kernels/bf16.h"
 #include "optim/dense.h"
 
 static void add(sh_params *p, const char *name, int64_t rows, int64_t columns, int split, int nseg, int64_t unit,
@@ -144,20 +144,24 @@ static bool values_are_updated(const sh_params *p, int step) {
   return right;
 }
 
-/* docs/ARCHITECTURE.md, "Parallelism". */
+/* docs/ARCHITECTURE.md, "Parallelism": what the ranks of the data axis send together in one step. */
 static int64_t bytes_of(const sh_grad_sync *s) {
-  int64_t P = s->grid->data.size, T = s->grid->tensor.size, own = 0, bytes = 0, wire = s->half ? 2 : 4;
+  int64_t P = s->grid->data.size, T = s->grid->tensor.size, bytes = 0, wire = s->half ? 2 : 4;
   for (int b = 0; b < s->buckets.n; b++) {
-    const int64_t *cut = s->buckets.bucket[b].cut + s->grid->data.index;
     int64_t partial = 0;
-    own += cut[1] - cut[0];
     for (int i = 0; i < s->params->n; i++) {
       const sh_param *r = &s->params->row[i];
       if (s->buckets.of[i] == b && r->tie < 0 && r->split < 0 && r->tgrad == SH_TGRAD_PARTIAL) partial += r->size;
     }
-    bytes += 2 * 4 * partial * (T - 1) / T;
+    bytes += P * (2 * 4 * partial * (T - 1) / T);
   }
-  return bytes + wire * (s->params->block - own) + (s->zero ? 4 : wire) * own * (P - 1);
+  return bytes + (P - 1) * s->params->block * (wire + (s->zero ? 4 : wire));
+}
+
+static int64_t all_sent(const sh_grad_sync *s, int64_t since) {
+  int64_t sent = sh_comm_bytes() - since;
+  sh_sum_i64(&s->grid->data, &sent, 1);
+  return sent;
 }
 
 /* zero: sums stay with their owners; then values of owners go round. */
@@ -177,15 +181,16 @@ static void on_grid(int tensor, int64_t bucket, bool zero, sh_grain grain) {
     walk(&v, true, NULL);
     int64_t sent = sh_comm_bytes();
     sum_up(&s);
-    sent = sh_comm_bytes() - sent;
+    sent = all_sent(&s, sent);
     assert_all(walk(&v, false, zero ? own : NULL) == 0);
     double square = sh_dense_grad_sq(&p, own);
     sh_sum_f64(&g.world, &square, 1);
     assert_all(square == whole_norm(&v));
     update(&s, step);
     int64_t spread = sh_comm_bytes();
-    sh_grad_sync_values(&s);
-    spread = sh_comm_bytes() - spread;
+    sh_grad_sync_values_begin(&s);
+    sh_grad_sync_values_end(&s);
+    spread = all_sent(&s, spread);
     assert_all(values_are_updated(&p, step));
     assert_all(sent + spread == bytes_of(&s) && (zero || spread == 0));
   }
@@ -207,8 +212,16 @@ static void test_whole_matrices(void **state) {
   on_grid(mpi_size() % 2 ? 1 : 2, 1 << 20, false, SH_GRAIN_MATRIX);
 }
 
-/* Any numbers: what everybody has as bf16, added in rank order as fp32; without `zero` the sum is rounded once more.
- * Neither buckets nor cuts matter, and wire = fp32 is the same without the roundings. */
+/* What ranks [first, first + n) have at x, added by the tree of mpi/coll.h. */
+static float tree(const float *x, int64_t ld, int n, bool half) {
+  int left = 1;
+  if (n == 1) return half ? bf16_round(*x) : *x;
+  while (2 * left < n) left *= 2;
+  return tree(x, ld, left, half) + tree(x + left * ld, ld, n - left, half);
+}
+
+/* Any numbers: what everybody has as bf16, added as fp32; without `zero` the sum is rounded once more. Neither buckets
+ * nor cuts matter, and wire = fp32 is the same without the roundings. */
 static void test_order_and_rounding(void **state) {
   (void)state;
   sh_grid g;
@@ -234,14 +247,14 @@ static void test_order_and_rounding(void **state) {
       int64_t first = p.row[i].offset, last = first + p.row[i].size;
       if (zero) first = sh_slice_first(&s.buckets.own, &p, i), last = first + sh_slice_size(&s.buckets.own, &p, i);
       for (int64_t q = first; q < last; q++) {
-        float sum = half && P > 1 ? bf16_round(all[q]) : all[q];
-        for (int r = 1; r < P; r++) sum += half ? bf16_round(all[r * p.block + q]) : all[r * p.block + q];
+        float sum = tree(all + q, p.block, P, half && P > 1);
         right &= p.grad[q] == (half && !zero && P > 1 ? bf16_round(sum) : sum);
       }
     }
     assert_all(right);
-    sh_grad_sync_values(&s);
-    assert_all(sh_comm_bytes() - sent == bytes_of(&s));
+    sh_grad_sync_values_begin(&s);
+    sh_grad_sync_values_end(&s);
+    assert_all(all_sent(&s, sent) == bytes_of(&s));
     sh_grad_sync_destroy(&s);
   }
   free(all);
