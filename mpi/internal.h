@@ -66,7 +66,10 @@ struct sh_request {
   float *buffer;     /* what came and is not summed yet */
   const float **row; /* [axis size] what a sum is over */
   int64_t buffer_capacity;
-  void *arg; /* mpi/exchange.c */
+  uint16_t *wire; /* mpi/request_bf16.c: x as it travels, then what came */
+  int64_t wire_capacity;
+  float *whole; /* the array that sums go back to */
+  void *arg;    /* mpi/exchange.c */
 };
 
 /* For parts: a message of the open operation; empty ones are left out on both sides. */
@@ -83,6 +86,13 @@ void sh_request_post_pieces(struct sh_request *r);
 
 /* Whether operations of this kind send nothing (sh_progress_dry). */
 bool sh_request_dry(unsigned kind);
+
+/* Places of one piece a rank in an array of n floats: as even as cache lines allow. */
+void sh_request_cut(int64_t *at, int64_t n, int ranks);
+
+/* The two parts of a gather of pieces set in r: between nodes, then inside. */
+void sh_request_post_far_gather(struct sh_request *r);
+void sh_request_post_near_gather(struct sh_request *r);
 
 /* mpi/progress.c: take over a request that is filled in; wait until it is done. */
 void sh_engine_begin(struct sh_request *r);

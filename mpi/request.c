@@ -58,6 +58,7 @@ void sh_request_free(sh_request *r) {
   free(r->recv_at);
   free(r->row);
   free(r->buffer);
+  free(r->wire);
   free(r);
 }
 
@@ -277,7 +278,7 @@ static void receive_piece(sh_request *r, int rank, int piece) {
   sh_request_receive(r, rank, r->recv + r->recv_at[piece] * unit, length(r->recv_at, piece) * unit);
 }
 
-static void post_far_gather(sh_request *r) {
+void sh_request_post_far_gather(sh_request *r) {
   shape s = shape_of(r);
   for (int i = 1; i < s.blocks; i++) {
     int from = (s.block + s.blocks - i) % s.blocks * s.near + s.place;
@@ -286,7 +287,7 @@ static void post_far_gather(sh_request *r) {
   for (int i = 1; i < s.blocks; i++) send_piece(r, (s.block + i) % s.blocks * s.near + s.place, r->axis->index);
 }
 
-static void post_near_gather(sh_request *r) {
+void sh_request_post_near_gather(sh_request *r) {
   shape s = shape_of(r);
   for (int i = 1; i < s.near; i++) {
     int from = (s.place + s.near - i) % s.near;
@@ -301,7 +302,7 @@ static void post_near_gather(sh_request *r) {
 #define SCATTER_PARTS                                                                                                  \
   {post_near_scatter, sum_near}, { post_far_scatter, sum_far }
 #define GATHER_PARTS                                                                                                   \
-  {post_far_gather, NULL}, { post_near_gather, NULL }
+  {sh_request_post_far_gather, NULL}, { sh_request_post_near_gather, NULL }
 static const sh_request_part scatter_parts[] = {SCATTER_PARTS, {NULL, NULL}};
 static const sh_request_part gather_parts[] = {GATHER_PARTS, {NULL, NULL}};
 static const sh_request_part sum_parts[] = {SCATTER_PARTS, GATHER_PARTS, {NULL, NULL}};
@@ -326,15 +327,20 @@ static void set_gather(sh_request *r, const sh_axis *axis, void *all, size_t uni
   sh_mpi_sent(length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1));
 }
 
-void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
-  enum { LINE = 16 }; /* floats: pieces begin at cache lines */
-  if (axis->size == 1 || n == 0) return;
+void sh_request_cut(int64_t *at, int64_t n, int ranks) {
+  enum { LINE = 16 };
   int64_t lines = (n + LINE - 1) / LINE;
-  sh_request_places(r, axis->size);
-  for (int p = 0; p <= axis->size; p++) {
-    int64_t at = lines * p / axis->size * LINE;
-    r->send_at[p] = r->recv_at[p] = at < n ? at : n;
+  for (int p = 0; p <= ranks; p++) {
+    int64_t first = lines * p / ranks * LINE;
+    at[p] = first < n ? first : n;
   }
+}
+
+void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
+  if (axis->size == 1 || n == 0) return;
+  sh_request_places(r, axis->size);
+  sh_request_cut(r->send_at, n, axis->size);
+  sh_request_cut(r->recv_at, n, axis->size);
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
   if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, sum_parts);

@@ -78,7 +78,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   now->loaded = false; /* also when the next batch failed */
   SH_TRY(status);
   double loss = forward_backward(t, now);
-  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.own);
+  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.buckets.own);
   double sums[5] = {loss, square, (double)sh_table_touched(&t->item), stop ? 1 : 0, sh_step_flops(t, now)};
   sh_sum_f64(&t->grid->world, sums, 5);
   double norm = sqrt(sums[1]);
@@ -94,8 +94,9 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
                    norm);
   double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);
-  report->lr = sh_step_update_dense(t, clip_scale);
+  report->lr = sh_step_update_dense(t, clip_scale); /* updated parameters leave */
   sh_step_update_rows(t, clip_scale);
+  sh_grad_sync_values_end(&t->sync);
   t->now = 1 - t->now;
   t->state.step++;
   t->state.tokens += report->tokens;
