@@ -20,8 +20,8 @@ static const unsigned dry[VARIANTS] = {0, SH_DRY_SUMS, SH_DRY_SUMS | SH_DRY_TABL
 typedef struct overlap {
   sh_bench_state *b;
   sh_stage stage;
-  int64_t steps; /* of each variant */
-  double *step[VARIANTS], *sums, *tables;
+  int64_t steps;                                            /* of each variant */
+  double *step[VARIANTS], *calls[VARIANTS], *sums, *tables; /* seconds; calls: of a step, inside communication */
 } overlap;
 
 /* Nothing is loaded ahead when the kind of steps changes. The first step after that waits for its rows, and warms up.
@@ -34,11 +34,11 @@ static sh_status some_steps(overlap *o, int variant, int64_t first, int64_t last
   sh_status status = SH_OK;
   for (int64_t i = first - 1; i < last && status == SH_OK; i++) {
     sh_barrier(&t->grid->world);
-    double start = sh_now();
+    double start = sh_now(), before = sh_comm_seconds();
     status = sh_train_step(t, false, &r);
-    double s = sh_now() - start;
-    sh_max_f64(&t->grid->world, &s, 1);
-    if (i >= first) o->step[variant][i] = s;
+    double s[2] = {sh_now() - start, sh_comm_seconds() - before};
+    sh_max_f64(&t->grid->world, s, 2);
+    if (i >= first) o->step[variant][i] = s[0], o->calls[variant][i] = s[1];
   }
   sh_trainer_rewind(t);
   sh_progress_dry(0);
@@ -108,8 +108,10 @@ static void report(overlap *o) {
   char title[64];
   snprintf(title, sizeof title, "overlap, progress %s", sh_progress_name());
   sh_bench_title(b, title);
-  for (int v = 0; v < VARIANTS; v++)
+  for (int v = 0; v < VARIANTS; v++) {
     t[v] = sh_bench_add(b, "overlap", name[v], sh_median(o->step[v], o->steps), 0, 0, 0);
+    sh_bench_add(b, "overlap", "  of it in communication calls", sh_median(o->calls[v], o->steps), t[v], 0, 0);
+  }
   sums = sh_bench_add(b, "overlap", "sums of dense gradients alone", sums, 0, 0, 0);
   tables = sh_bench_add(b, "overlap", "exchange of rows alone", tables, 0, 0, 0);
   if (b->out) fprintf(b->out, "\n%-40s %10s %10s %12s\n", "transfers", "alone, ms", "exposed", "hidden");
@@ -124,7 +126,7 @@ sh_status sh_bench_overlap(sh_bench_state *b) {
   sh_step_report r;
   sh_status status = SH_OK;
   size_t bytes = sizeof(double) * (size_t)o.steps;
-  for (int v = 0; v < VARIANTS; v++) o.step[v] = sh_malloc(bytes);
+  for (int v = 0; v < VARIANTS; v++) o.step[v] = sh_malloc(bytes), o.calls[v] = sh_malloc(bytes);
   o.sums = sh_malloc(bytes), o.tables = sh_malloc(bytes);
   sh_bench_stage_init(t, &o.stage);
   for (int i = 0; i < WARM_UP && status == SH_OK; i++)
@@ -134,7 +136,7 @@ sh_status sh_bench_overlap(sh_bench_state *b) {
   if (status == SH_OK) status = transfers_alone(&o);
   if (status == SH_OK) report(&o);
   sh_bench_stage_free(&o.stage);
-  for (int v = 0; v < VARIANTS; v++) free(o.step[v]);
+  for (int v = 0; v < VARIANTS; v++) free(o.step[v]), free(o.calls[v]);
   free(o.sums), free(o.tables);
   return status;
 }

@@ -3,7 +3,7 @@
 # NODES (2) virtual nodes of one core each, joined by links of RATE (1gbit), runs `shoal bench --only overlap` on them
 # once for each MODE of comm.progress (thread poll none), and takes all down again. For root, with iproute2.
 #
-# Environment: RATE, STEPS (measured steps of each variant), SET (more section.key=value), MPIRUN (more options of mpirun),
+# Environment: RATE, MTU (9000), STEPS (measured steps of each variant), SET (more section.key=value), MPIRUN (more options of mpirun),
 # ONLY (section of the bench).
 #
 # All of it lives in namespaces of its own (processes, mounts, network, names): nothing outside changes, and the kernel
@@ -12,6 +12,7 @@ set -eu
 
 net=10.78.0
 rate=${RATE:-1gbit}
+mtu=${MTU:-9000}
 steps=${STEPS:-12}
 
 # HSTU, D = 256, 8 layers; 32 users with 200 inputs each and 4,096 shared negatives a step.
@@ -45,9 +46,9 @@ start_node() { # i dir
   wait_for "node n$1" test -e "$2/ready$1"
   pid=$(cat "$2/pid$1")
   ip link add "v$1" type veth peer name eth0 netns "$pid"
-  ip link set "v$1" master br0 up
+  ip link set "v$1" mtu "$mtu" master br0 up
   shape "v$1"
-  nsenter --net="/proc/$pid/ns/net" sh -c "ip addr add $net.$1/24 dev eth0 && ip link set eth0 up"
+  nsenter --net="/proc/$pid/ns/net" sh -c "ip addr add $net.$1/24 dev eth0 && ip link set eth0 mtu $mtu up"
   nsenter --net="/proc/$pid/ns/net" sh "$0" --shape eth0
 }
 
