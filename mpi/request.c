@@ -93,6 +93,10 @@ void sh_request_open(sh_request *r, const sh_axis *axis, const sh_request_part *
   sh_mpi_waited(start);
 }
 
+void sh_request_open_sum(sh_request *r, const sh_axis *axis, const sh_request_part *parts) {
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, parts);
+}
+
 void sh_request_end(sh_request *r) {
   if (!r->axis) return;
   double start = sh_now();
@@ -343,7 +347,7 @@ void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
   sh_request_cut(r->recv_at, n, axis->size);
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, sum_parts);
+  sh_request_open_sum(r, axis, sum_parts);
 }
 
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out) {
@@ -355,8 +359,8 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
   if (sh_request_dry(SH_DRY_SUMS) && count[axis->index])
-    memcpy(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, scatter_parts);
+    memmove(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
+  sh_request_open_sum(r, axis, scatter_parts);
 }
 
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
@@ -367,5 +371,5 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   if (count[axis->index] && mine != own) memcpy(own, mine, (size_t)count[axis->index] * unit);
   if (axis->size == 1) return;
   set_gather(r, axis, out, unit);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, gather_parts);
+  sh_request_open_sum(r, axis, gather_parts);
 }
