@@ -15,13 +15,14 @@ enum { BLOCK = 16 };
 typedef struct plan {
   const sh_loss_args *a;
   const sh_ctx *c;
-  int64_t m, ld, U; /* candidates of a token; floats between rows; rows */
+  int64_t m, U;     /* candidates of a token; rows */
+  int64_t ld, wide; /* floats of a copy (kernels.h); its columns, those of gradients */
   int64_t tile;
   int shift;                     /* a pair is token << shift | candidate */
   int32_t *start;                /* [tiles x (U + 1)] pairs of each row in each tile */
   int32_t *pair;                 /* [T x m] */
-  float *e, *de;                 /* [U x ld] */
-  float *h, *length, *coef, *dh; /* of a tile: [tile x ld], [tile], [tile << shift]; dh [threads x BLOCK x ld] */
+  float *e, *de;                 /* copies [U x ld]; [U x wide] */
+  float *h, *length, *coef, *dh; /* of a tile: [tile x ld], [tile], [tile << shift]; dh [threads x BLOCK x wide] */
   double *part;                  /* [blocks of the batch] losses */
 } plan;
 
@@ -59,12 +60,14 @@ static void score_block(const plan *p, int64_t t0, int64_t i, int64_t n) {
   bool norm = a->conf->l2_norm;
   int64_t t = t0 + i;
   float eps = (float)a->conf->l2_eps, temperature = (float)a->conf->temperature, *h = p->h + i * p->ld;
-  float *dh = p->dh ? p->dh + sh_thread() * BLOCK * p->ld : NULL;
-  k->unit_rows(n, a->D, norm, eps, a->hidden + t * a->D, a->D, h, p->ld, p->length + i);
+  float *dh = p->dh ? p->dh + sh_thread() * BLOCK * p->wide : NULL;
+  k->unit_copies(n, a->D, norm, eps, a->hidden + t * a->D, a->D, h, p->ld, p->length + i);
   p->part[t / BLOCK] =
-      k->sampled_softmax(n, p->m, p->ld, 1 / temperature, (float)(a->scale / a->conf->temperature), h, p->e, p->ld,
+      k->sampled_softmax(n, p->m, p->wide, 1 / temperature, (float)(a->scale / a->conf->temperature), h, p->e, p->ld,
                          a->reference + t * p->m, p->coef + (i << p->shift), (int64_t)1 << p->shift, dh);
-  if (dh) k->unit_rows_back(n, a->D, norm, eps, h, p->ld, p->length + i, dh, p->ld, a->dhidden + t * a->D, a->D, false);
+  if (dh)
+    k->unit_rows_back(n, a->D, norm, eps, a->hidden + t * a->D, a->D, p->length + i, dh, p->wide, a->dhidden + t * a->D,
+                      a->D, false);
 }
 
 static void do_tile(const plan *p, int64_t t0, int64_t n) {
@@ -76,13 +79,14 @@ static void do_tile(const plan *p, int64_t t0, int64_t n) {
   for (int64_t u = 0; u < p->U; u += SH_TOKEN_BLOCK) {
     sh_breathe();
     sh_pairs pairs = {.start = start + u, .pair = p->pair + t0 * p->m, .shift = p->shift};
-    p->c->k->pair_sums(p->U - u < SH_TOKEN_BLOCK ? p->U - u : SH_TOKEN_BLOCK, p->ld, p->coef, &pairs, p->h, p->ld,
-                       p->de + u * p->ld, p->ld);
+    p->c->k->pair_sums(p->U - u < SH_TOKEN_BLOCK ? p->U - u : SH_TOKEN_BLOCK, p->wide, p->coef, &pairs, p->h, p->ld,
+                       p->de + u * p->wide, p->wide);
   }
 }
 
 static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
-  plan p = {.a = a, .c = c, .m = a->R + 1, .ld = a->rows->ld, .U = a->rows->nslots};
+  plan p = {.a = a, .c = c, .m = a->R + 1, .U = a->rows->nslots};
+  p.ld = sh_copy_floats(c->k, a->D), p.wide = sh_copy_columns(c->k, a->D);
   sh_arena *mem = c->scratch;
   while ((1 << p.shift) < p.m) p.shift++;
   p.tile = tile_tokens(p.m, p.U, p.shift);
@@ -96,8 +100,8 @@ static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
   if (!a->dhidden) return p;
   p.start = SH_ARENA_NEW(mem, int32_t, tiles * (p.U + 1));
   p.pair = SH_ARENA_NEW(mem, int32_t, a->T * p.m);
-  p.dh = SH_ARENA_NEW(mem, float, sh_max_threads() * BLOCK * p.ld);
-  p.de = SH_ARENA_ZNEW(mem, float, p.U *p.ld);
+  p.dh = SH_ARENA_NEW(mem, float, sh_max_threads() * BLOCK * p.wide);
+  p.de = SH_ARENA_ZNEW(mem, float, p.U *p.wide);
   return p;
 }
 
@@ -107,12 +111,14 @@ double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   plan p = make_plan(a, c);
   bool norm = a->conf->l2_norm;
   float eps = (float)a->conf->l2_eps, *length = SH_ARENA_NEW(c->scratch, float, p.U);
-  sh_normalise_rows(c->k, p.U, a->D, norm, eps, rows->value, p.ld, p.e, p.ld, length);
+  sh_copy_rows(c->k, p.U, a->D, norm, eps, rows->value, rows->ld, p.e, length);
   if (p.de) group_tiles(&p);
   for (int64_t t0 = 0; t0 < a->T; t0 += p.tile) do_tile(&p, t0, a->T - t0 < p.tile ? a->T - t0 : p.tile);
   double loss = 0;
   for (int64_t block = 0; block < (a->T + BLOCK - 1) / BLOCK; block++) loss += p.part[block];
-  if (p.de) sh_normalise_rows_back(c->k, p.U, a->D, norm, eps, p.e, p.ld, length, p.de, p.ld, rows->grad, p.ld, true);
+  if (p.de)
+    sh_normalise_rows_back(c->k, p.U, a->D, norm, eps, rows->value, rows->ld, length, p.de, p.wide, rows->grad,
+                           rows->ld, true);
   sh_arena_release(c->scratch, mark);
   return loss;
 }
