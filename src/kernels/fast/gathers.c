@@ -112,35 +112,42 @@ static inline __attribute__((always_inline)) void weigh(float *x, float scale, c
   }
 }
 
-/* coef[1 .. n-1] and dh from weights; slot[left]: this token's and those of the tokens after it. */
+/* The slots of a group; one that is not full is padded with the positive, which weighs nothing here. */
+static inline __attribute__((always_inline)) const int32_t *group_at(int64_t n, int64_t j, const int32_t *slot,
+                                                                     int32_t *padded) {
+  if (n - j >= GROUP) return slot + j;
+  for (int i = 0; i < GROUP; i++) padded[i] = i < n - j ? slot[j + i] : slot[0];
+  return padded;
+}
+
+/* coef[1 .. n-1] and dh from weights; slot[left]: this token's and those of the tokens after it. A group's inner
+ * products come before the weights of the one before are used: exponentials are a long chain, and what stands between
+ * fills the wait. */
 static inline __attribute__((always_inline)) others all_others(int64_t n, int64_t left, const int vectors, float scale,
                                                                float top, const float *h, const float *rows, int64_t ld,
                                                                const int32_t *slot, float *coef, float *dh) {
+#define DOTS(j, at, x) group_dots(vectors, h, rows, ld, at, left - (j) >= 2 * GROUP ? slot + (j) + GROUP : at, x)
   others o;
   int32_t padded[GROUP] ALIGNED;
+  float weight[2][GROUP] ALIGNED;
   for (int i = 0; i < GROUP; i++) o.high[i] = -FLT_MAX, o.sum[i] = 0;
   if (dh) memset(dh, 0, sizeof *dh * (size_t)vectors * COPY_COLUMNS);
-  float weight[2][GROUP] ALIGNED; /* a group's rows are summed while the next one's exponentials are on their way */
-  const int32_t *before = NULL;
+  const int32_t *at = group_at(n, 1, slot, padded), *next = at;
   int now = 0;
-  for (int64_t j = 1; j < n; j += GROUP, now = 1 - now) {
-    int64_t count = n - j < GROUP ? n - j : GROUP;
-    const int32_t *at = slot + j, *next = left - j >= 2 * GROUP ? at + GROUP : at;
-    if (count < GROUP) { /* with the positive: it weighs nothing here */
-      for (int i = 0; i < GROUP; i++) padded[i] = i < count ? at[i] : slot[0];
-      at = padded;
-      if (left - j < 2 * GROUP) next = at;
-    }
-    group_dots(vectors, h, rows, ld, at, next, weight[now]);
+  if (n > 1) DOTS(1, at, weight[now]);
+  for (int64_t j = 1; j < n; j += GROUP, now = 1 - now, at = next) {
     weigh(weight[now], scale, at, slot[0], top, &o);
-    if (count == GROUP)
+    if (j + GROUP < n) {
+      next = group_at(n, j + GROUP, slot, padded);
+      DOTS(j + GROUP, next, weight[1 - now]);
+    }
+    if (n - j >= GROUP)
       memcpy(coef + j, weight[now], sizeof weight[now]);
     else
-      store_part(coef + j, load(weight[now]), count);
-    if (dh && before) group_sum(vectors, weight[1 - now], rows, ld, before, dh);
-    before = at;
+      store_part(coef + j, load(weight[now]), n - j);
+    if (dh) group_sum(vectors, weight[now], rows, ld, at, dh);
   }
-  if (dh && before) group_sum(vectors, weight[1 - now], rows, ld, before, dh);
+#undef DOTS
   return o;
 }
 
