@@ -95,29 +95,41 @@ static sh_status transfers_alone(overlap *o) {
   return status;
 }
 
-static void line(const sh_bench_state *b, const char *what, double step, double without, double alone) {
+/* Exposed: what steps take longer; and, which other people's work disturbs less, what they spend more in communication
+ * calls (not in it: the kernel's and a communication thread's work while layers compute). */
+static void line(const sh_bench_state *b, const char *what, double alone, double longer, double calls) {
   if (!b->out) return;
-  fprintf(b->out, "  %-38s %10.3f %10.3f ", what, 1e3 * alone, 1e3 * (step - without));
-  fprintf(b->out, "%10.1f %%\n", alone > 0 ? 100 * (1 - (step - without) / alone) : 0);
+  fprintf(b->out, "  %-30s %9.1f %9.1f %9.1f %%", what, 1e3 * alone, 1e3 * longer, 100 * (1 - longer / alone));
+  fprintf(b->out, " %9.1f %9.1f %%\n", 1e3 * calls, 100 * (1 - calls / alone));
+}
+
+/* Mean of the fastest third: what other machines and processes add is never less than nothing. Sorts x. */
+static double fastest(double *x, int64_t n) {
+  double sum = 0;
+  sh_median(x, n);
+  for (int64_t i = 0; i < n / 3; i++) sum += x[i];
+  return sum / (double)(n / 3);
 }
 
 static void report(overlap *o) {
   sh_bench_state *b = o->b;
-  double t[VARIANTS], sums = sh_median(o->sums, o->steps), tables = sh_median(o->tables, o->steps);
+  double t[VARIANTS], calls[VARIANTS], sums = fastest(o->sums, o->steps), tables = fastest(o->tables, o->steps);
   static const char *const name[VARIANTS] = {"whole step", "without sums of dense gradients", "without transfers"};
   char title[64];
   snprintf(title, sizeof title, "overlap, progress %s", sh_progress_name());
   sh_bench_title(b, title);
   for (int v = 0; v < VARIANTS; v++) {
-    t[v] = sh_bench_add(b, "overlap", name[v], sh_median(o->step[v], o->steps), 0, 0, 0);
-    sh_bench_add(b, "overlap", "  of it in communication calls", sh_median(o->calls[v], o->steps), t[v], 0, 0);
+    t[v] = sh_bench_add(b, "overlap", name[v], fastest(o->step[v], o->steps), 0, 0, 0);
+    calls[v] = sh_bench_add(b, "overlap", "  of it in communication calls", fastest(o->calls[v], o->steps), t[v], 0, 0);
   }
   sums = sh_bench_add(b, "overlap", "sums of dense gradients alone", sums, 0, 0, 0);
   tables = sh_bench_add(b, "overlap", "exchange of rows alone", tables, 0, 0, 0);
-  if (b->out) fprintf(b->out, "\n%-40s %10s %10s %12s\n", "transfers", "alone, ms", "exposed", "hidden");
-  line(b, "sums of dense gradients", t[WHOLE], t[NO_SUMS], sums);
-  line(b, "exchange of rows", t[NO_SUMS], t[NO_TRANSFERS], tables);
-  line(b, "everything", t[WHOLE], t[NO_TRANSFERS], sums + tables);
+  if (b->out)
+    fprintf(b->out, "\n%-32s %9s %9s %11s %9s %11s\n", "transfers, ms", "alone", "exposed", "hidden", "in calls",
+            "hidden");
+  line(b, "sums of dense gradients", sums, t[WHOLE] - t[NO_SUMS], calls[WHOLE] - calls[NO_SUMS]);
+  line(b, "exchange of rows", tables, t[NO_SUMS] - t[NO_TRANSFERS], calls[NO_SUMS] - calls[NO_TRANSFERS]);
+  line(b, "everything", sums + tables, t[WHOLE] - t[NO_TRANSFERS], calls[WHOLE] - calls[NO_TRANSFERS]);
 }
 
 sh_status sh_bench_overlap(sh_bench_state *b) {

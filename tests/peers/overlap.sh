@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/full/overlap.sh SHOAL [NODES [MODE...]]: how much communication hides behind arithmetic (docs/SCALING.md). Makes
+# tests/peers/overlap.sh SHOAL [NODES [MODE...]]: how much communication hides behind arithmetic (docs/SCALING.md). Makes
 # NODES (2) virtual nodes of one core each, joined by links of RATE (1gbit), runs `shoal bench --only overlap` on them
 # once for each MODE of comm.progress (thread poll none), and takes all down again. For root, with iproute2.
 #
@@ -103,7 +103,7 @@ case "${1:-}" in
   "$what" "$@"
   ;;
 "")
-  echo "usage: tests/full/overlap.sh SHOAL [NODES [MODE...]]" >&2
+  echo "usage: tests/peers/overlap.sh SHOAL [NODES [MODE...]]" >&2
   exit 2
   ;;
 *)
