@@ -42,6 +42,7 @@ while [ "$i" -le "$times" ]; do
   for model in $models; do
     for n in $counts; do
       echo "round $i of $times: $model, $n threads" >&2
+      run_shoal "$model" "$n" step bf16 || exit 1
       run_shoal "$model" "$n" step,eval || exit 1
       [ $peer = 0 ] || run_peer "$model" "$n" --eval || exit 1
     done
@@ -85,6 +86,18 @@ report() {
       [ "$them" != 0 ] || them=''
       echo "| $model | $n | $(cell "$own" 1000 %.1f) | $(cell "$mem" 1048576 %.0f) | $(cell "$them" 1000 %.1f) |" \
         "$(ratio "$own" "${them:-0}") | $(cell "$other" 1000 %.1f) | $(ratio "$own" "${other:-0}") | $(cell "$other_mem" 1048576 %.0f) |"
+    done
+  done
+  echo
+  echo "With \`train.precision=bf16\`, in the same rounds:"
+  echo
+  echo "| model | threads | shoal, k tokens/s | of fp32 | of the authors' code |"
+  echo "| --- | ---: | ---: | ---: | ---: |"
+  for model in $models; do
+    for n in $counts; do
+      half=$(median_of shoalbf16 "$model" "$n" tokens_per_s)
+      echo "| $model | $n | $(cell "$half" 1000 %.1f) | $(awk -v a="$half" -v b="$(median_of shoal "$model" "$n" tokens_per_s)" 'BEGIN { printf "%.2f", a / b }') |" \
+        "$(ratio "$half" "$(authors "$model" "$n")") |"
     done
   done
   echo

@@ -10,13 +10,13 @@ find_python() {
   return 1
 }
 
-run_shoal() { # model threads sections
-  "$shoal" bench "$root/configs/ml-1m/$1.yaml" ${data:+data.path="$data"} --threads "$2" ${steps:+--steps "$steps"} \
-    --only "$3" --json "$dir/line" >"$dir/log" 2>&1 || {
+run_shoal() { # model threads sections [bf16]
+  "$shoal" bench "$root/configs/ml-1m/$1.yaml" ${data:+data.path="$data"} ${4:+train.precision="$4"} --threads "$2" \
+    ${steps:+--steps "$steps"} --only "$3" --json "$dir/line" >"$dir/log" 2>&1 || {
     cat "$dir/log" >&2
     return 1
   }
-  latest_shoal=$dir/shoal.$1.$2
+  latest_shoal=$dir/shoal${4:-}.$1.$2
   cat "$dir/line" >>"$latest_shoal"
 }
 
