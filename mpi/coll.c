@@ -1,3 +1,4 @@
+#define SH_COLL_INSIDE
 #include "mpi/coll.h"
 
 #include <assert.h>
@@ -7,18 +8,7 @@
 #include <string.h>
 
 #include "core/arena.h"
-#include "core/timer.h"
 #include "mpi/internal.h"
-
-/* Written by the thread that communicates only. Bytes are counted as a ring would send them. */
-static double seconds;
-static int64_t sent;
-
-void sh_mpi_waited(double since) { seconds += sh_now() - since; }
-void sh_mpi_sent(int64_t bytes) { sent += bytes; }
-
-double sh_comm_seconds(void) { return seconds; }
-int64_t sh_comm_bytes(void) { return sent; }
 
 /* Counts as ints and a type of `unit` bytes, kept from call to call. */
 typedef struct kept {
@@ -55,37 +45,48 @@ static void layout(const sh_axis *axis, const int64_t *count, int *counts, int *
   }
 }
 
-static void all_reduce(const sh_axis *axis, void *x, int64_t n, size_t size, MPI_Datatype type, MPI_Op op) {
+static void all_reduce(const sh_axis *axis, const char *call, void *x, int64_t n, size_t size, MPI_Datatype type,
+                       MPI_Op op) {
   if (axis->size == 1) return;
-  double start = sh_now();
+  sh_mpi_op o = sh_mpi_begin(axis, call);
   for (int64_t i = 0; i < n; i += sh_mpi_piece)
     SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + (size_t)i * size, (int)sh_mpi_next(n - i), type, op,
            sh_axis_comm(axis));
-  sh_mpi_sent(2 * n * (int64_t)size * (axis->size - 1) / axis->size);
-  sh_mpi_waited(start);
+  sh_mpi_end(&o, 2 * n * (int64_t)size * (axis->size - 1) / axis->size);
 }
 
-void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_SUM); }
-void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM); }
-void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_SUM); }
-void sh_max_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_FLOAT, MPI_MAX); }
-void sh_max_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX); }
-void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, x, n, sizeof *x, MPI_INT64_T, MPI_MAX); }
+void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
+}
+void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM);
+}
+void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
+}
+void sh_max_f32(const sh_axis *axis, float *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_FLOAT, MPI_MAX);
+}
+void sh_max_f64(const sh_axis *axis, double *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX);
+}
+void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) {
+  all_reduce(axis, __func__, x, n, sizeof *x, MPI_INT64_T, MPI_MAX);
+}
 
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   for (int64_t i = 0, n = (int64_t)bytes; i < n; i += sh_mpi_piece)
     SH_MPI(axis, MPI_Bcast, (char *)data + i, (int)sh_mpi_next(n - i), MPI_BYTE, root, sh_axis_comm(axis));
-  if (axis->index == root) sh_mpi_sent((int64_t)bytes);
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, axis->index == root ? (int64_t)bytes : 0);
 }
 
 void sh_barrier(const sh_axis *axis) {
   if (axis->size == 1) return;
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   SH_MPI(axis, MPI_Barrier, sh_axis_comm(axis));
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, 0);
 }
 
 /* Pieces too large for one call go round by broadcasts. `mine` may be this rank's place in `out`. */
@@ -111,11 +112,10 @@ void sh_allgather(const sh_axis *axis, const void *mine, size_t bytes, void *out
     free(count);
     return;
   }
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   SH_MPI(axis, MPI_Allgather, mine == place ? MPI_IN_PLACE : mine, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE,
          sh_axis_comm(axis));
-  sh_mpi_sent((int64_t)bytes * (axis->size - 1));
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, (int64_t)bytes * (axis->size - 1));
 }
 
 static int64_t sum(const int64_t *x, int n) {
@@ -135,15 +135,14 @@ void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, 
     gather_by_bcast(axis, mine, count, unit, out);
     return;
   }
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   int *counts = kept_numbers(&shared, 2 * axis->size), *places = counts + axis->size;
   layout(axis, count, counts, places);
   const void *place = (char *)out + (size_t)places[axis->index] * unit;
   MPI_Datatype type = kept_type(axis, &shared, unit);
   SH_MPI(axis, MPI_Allgatherv, mine == place ? MPI_IN_PLACE : mine, counts[axis->index], type, out, counts, places,
          type, sh_axis_comm(axis));
-  sh_mpi_sent(count[axis->index] * (int64_t)unit * (axis->size - 1));
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, count[axis->index] * (int64_t)unit * (axis->size - 1));
 }
 
 /* One reduction for every receiver, in pieces: for sums too long for one call. */
@@ -160,7 +159,7 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
   }
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   int64_t total = sum(count, axis->size);
   assert(out + count[axis->index] <= x || out >= x + total);
   if (total > sh_mpi_piece) {
@@ -170,8 +169,7 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
     layout(axis, count, counts, counts + axis->size);
     SH_MPI(axis, MPI_Reduce_scatter, x, out, counts, MPI_FLOAT, MPI_SUM, sh_axis_comm(axis));
   }
-  sh_mpi_sent((total - count[axis->index]) * (int64_t)sizeof *x);
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, (total - count[axis->index]) * (int64_t)sizeof *x);
 }
 
 void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
@@ -179,18 +177,17 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
     recv[0] = send[0];
     return;
   }
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   SH_MPI(axis, MPI_Alltoall, send, 1, MPI_INT64_T, recv, 1, MPI_INT64_T, sh_axis_comm(axis));
-  sh_mpi_sent((axis->size - 1) * (int64_t)sizeof *send);
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, (axis->size - 1) * (int64_t)sizeof *send);
 }
 
 sh_status sh_agree(const sh_axis *axis, sh_status mine) {
   if (axis->size == 1) return mine;
-  double start = sh_now();
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   int first = mine == SH_OK ? INT_MAX : axis->index;
   SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, sh_axis_comm(axis));
-  sh_mpi_waited(start);
+  sh_mpi_end(&op, 0);
   if (first == INT_MAX) return SH_OK;
   struct {
     int status;

@@ -1,3 +1,4 @@
+#define SH_COLL_INSIDE
 #include "mpi/exchange.h"
 
 #include <assert.h>
@@ -72,8 +73,10 @@ void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *co
     if (x->nasked) memcpy(x->asked, ids, sizeof *ids * (size_t)x->nasked);
     return;
   }
-  sh_mpi_sent((P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids);
-  sh_request_open(r, x->axis, parts);
+  r->sent = (P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_IDS);
+  sh_request_open(r, x->axis, __func__, parts);
+  sh_comm_as(outer);
 }
 
 int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count) {
@@ -88,7 +91,9 @@ int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t
 void sh_exchange_rows_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
   assert(x->open == IDLE);
   x->open = ROWS;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_ROWS);
   sh_alltoallv_begin(x->axis, x->request, out, x->asked_count, in, x->count, sizeof *out * (size_t)width);
+  sh_comm_as(outer);
 }
 
 void sh_exchange_rows_end(sh_exchange *x) {
@@ -100,7 +105,9 @@ void sh_exchange_rows_end(sh_exchange *x) {
 void sh_exchange_grads_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
   assert(x->open == IDLE);
   x->open = GRADS;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_ROW_GRADIENTS);
   sh_alltoallv_begin(x->axis, x->request, out, x->count, in, x->asked_count, sizeof *out * (size_t)width);
+  sh_comm_as(outer);
 }
 
 void sh_exchange_grads_end(sh_exchange *x) {

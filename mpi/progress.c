@@ -67,6 +67,7 @@ static int advance_all(void) {
       continue;
     }
     *at = r->next;
+    r->completed = sh_now();
     atomic_store(&r->done, true);
     finished++;
   }

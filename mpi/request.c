@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/arena.h"
-#include "core/timer.h"
+#define SH_COLL_INSIDE
 #include "mpi/coll.h"
 #include "mpi/internal.h"
 
@@ -77,20 +77,23 @@ void sh_request_receive(sh_request *r, int rank, void *data, int64_t bytes) {
            r->axis->impl->open, next_message(r));
 }
 
-void sh_request_open(sh_request *r, const sh_axis *axis, const sh_request_part *parts) {
+void sh_request_open(sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts) {
   assert(!r->axis); /* one operation at a time */
+  r->op = sh_mpi_begin(axis, call);
   r->axis = axis;
   r->part = parts;
   r->tag = axis->impl->begun++ % NUMBERS * PARTS;
   sh_engine_begin(r);
+  sh_mpi_posted(&r->op, r->sent);
+  r->sent = 0;
 }
 
 void sh_request_end(sh_request *r) {
   if (!r->axis) return;
-  double start = sh_now();
+  double since = sh_mpi_wait(&r->op);
   sh_engine_wait(r);
   r->axis = NULL;
-  sh_mpi_waited(start);
+  sh_mpi_waited(&r->op, since, r->completed);
 }
 
 void sh_request_places(sh_request *r, int ranks) {
@@ -138,8 +141,8 @@ void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, co
   sh_places(r->send_at, send_count, axis->size);
   sh_places(r->recv_at, recv_count, axis->size);
   r->send = send, r->recv = recv, r->unit = unit;
-  sh_mpi_sent((r->send_at[axis->size] - send_count[axis->index]) * (int64_t)unit);
-  sh_request_open(r, axis, parts);
+  r->sent += (r->send_at[axis->size] - send_count[axis->index]) * (int64_t)unit;
+  sh_request_open(r, axis, __func__, parts);
 }
 
 /* Sums and gathers. Pieces are cut at send_at (sums) or recv_at (gathers); piece b * near + q belongs to place q of
@@ -310,13 +313,13 @@ static void set_scatter(sh_request *r, const sh_axis *axis, const float *x, floa
     r->buffer = sh_malloc(sizeof *r->buffer * (size_t)r->buffer_capacity);
   }
   r->send = (const char *)x, r->sum = sum;
-  sh_mpi_sent((r->send_at[axis->size] - length(r->send_at, axis->index)) * float_bytes);
+  r->sent += (r->send_at[axis->size] - length(r->send_at, axis->index)) * float_bytes;
 }
 
 /* Gather pieces cut at recv_at; the own one reaches all others. */
 static void set_gather(sh_request *r, const sh_axis *axis, void *all, size_t unit) {
   r->recv = all, r->unit = unit;
-  sh_mpi_sent(length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1));
+  r->sent += length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1);
 }
 
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
@@ -330,7 +333,7 @@ void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
   }
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
-  sh_request_open(r, axis, sum_parts);
+  sh_request_open(r, axis, __func__, sum_parts);
 }
 
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out) {
@@ -341,7 +344,7 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
-  sh_request_open(r, axis, scatter_parts);
+  sh_request_open(r, axis, __func__, scatter_parts);
 }
 
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
@@ -352,5 +355,5 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   if (count[axis->index] && mine != own) memcpy(own, mine, (size_t)count[axis->index] * unit);
   if (axis->size == 1) return;
   set_gather(r, axis, out, unit);
-  sh_request_open(r, axis, gather_parts);
+  sh_request_open(r, axis, __func__, gather_parts);
 }

@@ -102,12 +102,14 @@ void sh_grad_sync_start(sh_grad_sync *s) {
 
 void sh_grad_sync_ready(void *sync, int first, int last) {
   sh_grad_sync *s = sync;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_GRADIENTS);
   for (int i = first; i < last; i++)
     if (s->params->row[i].tie < 0) s->bucket[s->bucket_of[i]].waits--;
   while (s->begun < s->nbuckets && s->bucket[s->begun].waits == 0) {
     sh_bucket *b = &s->bucket[s->begun++];
     sh_sum_f32_begin(&s->grid->data, b->request, s->params->grad + b->first, b->last - b->first);
   }
+  sh_comm_as(outer);
 }
 
 /* Few and small (bias tables, norms): one sum behind the buckets costs less than one inside each. */
@@ -118,7 +120,9 @@ static void sum_partial(sh_grad_sync *s) {
   for (int i = 0; i < p->n; i++)
     if (is_partial(&p->row[i]))
       memcpy(at, sh_param_grad(p, i), sizeof *at * (size_t)p->row[i].size), at += p->row[i].size;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_GRADIENTS);
   sh_sum_f32(&s->grid->tensor, s->partial, s->npartial);
+  sh_comm_as(outer);
   at = s->partial;
   for (int i = 0; i < p->n; i++)
     if (is_partial(&p->row[i]))

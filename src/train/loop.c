@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/phase.h"
 #include "core/timer.h"
 #include "shoal/train.h"
 #include "train/eval.h"
@@ -29,10 +30,22 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   ckpt_folder(t, dir);
   sh_ckpt_content c = sh_trainer_content(t);
   sh_journal_pause(j);
+  sh_phase(SH_PHASE_CHECKPOINT);
   sh_status status = sh_ckpt_write(&c, dir);
   if (status == SH_OK) status = sh_agree(&t->grid->world, sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep));
+  sh_phase(SH_PHASE_OTHER);
   sh_journal_continue(j);
   return status;
+}
+
+/* Ranks a split for the journal; not training, so the journal's clock stands. */
+static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, sh_metrics *m) {
+  sh_journal_pause(j);
+  sh_phase(SH_PHASE_EVAL);
+  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, m));
+  sh_phase(SH_PHASE_OTHER);
+  sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, sh_journal_continue(j));
+  return SH_OK;
 }
 
 static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "leave-one-out") != 0; }
@@ -40,10 +53,7 @@ static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "le
 /* Validation where the protocol has one, else the published test. Sets *better when eval.metric improved. */
 static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
   sh_metrics m;
-  bool valid = two_out(t);
-  sh_journal_pause(j);
-  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, valid ? "valid" : "test", t->state.epoch, &m, sh_journal_continue(j));
+  SH_TRY(rank_split(t, j, two_out(t), t->state.epoch, &m));
   double now = sh_metrics_get(&m, t->conf.eval.metric);
   *better = now > t->state.best_metric;
   if (*better) {
@@ -68,10 +78,7 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
     SH_TRY(sh_ckpt_read(&c, path, true));
   }
   sh_metrics m;
-  sh_journal_pause(j);
-  SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, "test", best ? t->state.best_epoch : t->state.epoch, &m, sh_journal_continue(j));
-  return SH_OK;
+  return rank_split(t, j, false, best ? t->state.best_epoch : t->state.epoch, &m);
 }
 
 static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
@@ -152,6 +159,7 @@ sh_status sh_train_loop(sh_trainer *t) {
   } else if (status == SH_OK) {
     status = final_test(t, &j);
   }
+  if (status == SH_OK || status == SH_STOPPED) sh_journal_conclude(&j, t);
   sh_journal_close(&j);
   return status;
 }
