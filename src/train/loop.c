@@ -10,6 +10,7 @@
 #include "shoal/train.h"
 #include "train/eval.h"
 #include "train/journal.h"
+#include "train/trace_file.h"
 
 static volatile sig_atomic_t stop_asked;
 static void ask_stop(int signal_number) {
@@ -144,14 +145,20 @@ static bool finished_before(const sh_trainer *t) {
   return (c->steps > 0 ? t->state.step >= c->steps : t->state.epoch >= c->epochs) || patience;
 }
 
-sh_status sh_train_loop(sh_trainer *t) {
+sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o) {
   sh_journal j;
+  sh_tracer tracer;
   SH_TRY(sh_journal_open(&j, t));
   bool finished = finished_before(t), stopped = false;
-  sh_status status = SH_OK;
+  sh_status status = sh_tracer_open(&tracer, o, &t->grid->world, t->conf.train.out);
   if (finished)
     sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
-  while (!finished && !stopped && status == SH_OK) status = one_step(t, &j, &finished, &stopped);
+  while (!finished && !stopped && status == SH_OK) {
+    sh_tracer_before(&tracer, t->state.step + 1);
+    status = one_step(t, &j, &finished, &stopped);
+    if (status == SH_OK) sh_tracer_after(&tracer, t->state.step);
+  }
+  sh_tracer_close(&tracer, status);
   sh_trainer_rewind(t);
   if (status == SH_OK && stopped && !finished) {
     status = write_checkpoint(t, &j);

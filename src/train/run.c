@@ -104,7 +104,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
       announce(&t);
       sh_memory_announce(&t);
       if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
-      if (status == SH_OK) status = sh_train_loop(&t);
+      if (status == SH_OK) status = sh_train_loop(&t, o);
       if (status == SH_OK) conclude(&t);
     }
     sh_trainer_destroy(&t);

@@ -45,6 +45,9 @@ one 2 "type.yaml:2" train "$dir/type.yaml"
 one 2 "broken.yaml" train "$dir/broken.yaml"
 one 2 "a configuration file is missing" train
 one 2 "unknown option --resum; nearest is --resume" train "$dir/good.yaml" --resum
+one 2 "found 'steps=5-3', expected steps=A-B" train "$dir/good.yaml" --trace steps=5-3
+one 2 "expected steps=A-B" train "$dir/good.yaml" --trace 5-7
+one 2 "--trace-file needs --trace" train "$dir/good.yaml" --trace-file x
 one 2 "batch.users" train "$dir/good.yaml" batch.users=many
 one 2 "nearest is hstu" train "$dir/good.yaml" model.name=hsut
 one 2 "model.width = 17 is not a multiple of model.heads = 2" train "$dir/good.yaml" model.width=17
