@@ -101,10 +101,11 @@ static void count_hidden(const sh_mpi_op *op, double since, double end) {
 
 void sh_mpi_waited(const sh_mpi_op *op, double since, double completed) {
   leave();
-  double now = sh_now(), end = completed > 0 ? completed : now;
-  count_hidden(op, since, end);
+  double now = sh_now();
+  count_hidden(op, since, completed);
   count_exposed(op, since, now, "wait");
-  sh_trace_comm(SH_LANE_COMM, op->posted, end, kind_name[op->kind], op->call, axis_name[op->axis], op->bytes);
+  double from = completed > op->posted ? op->posted : op->begun; /* a communication thread may be faster */
+  sh_trace_comm(SH_LANE_COMM, from, completed, kind_name[op->kind], op->call, axis_name[op->axis], op->bytes);
 }
 
 sh_comm_account sh_comm_total(void) { return total; }

@@ -72,21 +72,23 @@ _Noreturn void sh_abort(const sh_axis *axis, sh_status code, const char *message
 /* Every collective knows the line that calls it, for messages of the watchdog and of comm.check. Files that implement
  * collectives by others define SH_COLL_INSIDE and keep their caller's line. */
 #ifndef SH_COLL_INSIDE
-#define sh_sum_f32(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_f32(__VA_ARGS__))
-#define sh_sum_f64(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_f64(__VA_ARGS__))
-#define sh_sum_i64(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_i64(__VA_ARGS__))
-#define sh_max_f32(...)            (sh_comm_at(__FILE__, __LINE__), sh_max_f32(__VA_ARGS__))
-#define sh_max_f64(...)            (sh_comm_at(__FILE__, __LINE__), sh_max_f64(__VA_ARGS__))
-#define sh_max_i64(...)            (sh_comm_at(__FILE__, __LINE__), sh_max_i64(__VA_ARGS__))
-#define sh_bcast(...)              (sh_comm_at(__FILE__, __LINE__), sh_bcast(__VA_ARGS__))
-#define sh_barrier(...)            (sh_comm_at(__FILE__, __LINE__), sh_barrier(__VA_ARGS__))
-#define sh_allgather(...)          (sh_comm_at(__FILE__, __LINE__), sh_allgather(__VA_ARGS__))
-#define sh_allgatherv(...)         (sh_comm_at(__FILE__, __LINE__), sh_allgatherv(__VA_ARGS__))
-#define sh_reduce_scatter_f32(...) (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32(__VA_ARGS__))
-#define sh_alltoall_i64(...)       (sh_comm_at(__FILE__, __LINE__), sh_alltoall_i64(__VA_ARGS__))
-#define sh_alltoallv_begin(...)    (sh_comm_at(__FILE__, __LINE__), sh_alltoallv_begin(__VA_ARGS__))
-#define sh_sum_f32_begin(...)      (sh_comm_at(__FILE__, __LINE__), sh_sum_f32_begin(__VA_ARGS__))
-#define sh_agree(...)              (sh_comm_at(__FILE__, __LINE__), sh_agree(__VA_ARGS__))
+#define sh_sum_f32(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_f32(__VA_ARGS__))
+#define sh_sum_f64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_f64(__VA_ARGS__))
+#define sh_sum_i64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_i64(__VA_ARGS__))
+#define sh_max_f32(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_f32(__VA_ARGS__))
+#define sh_max_f64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_f64(__VA_ARGS__))
+#define sh_max_i64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_i64(__VA_ARGS__))
+#define sh_bcast(...)                    (sh_comm_at(__FILE__, __LINE__), sh_bcast(__VA_ARGS__))
+#define sh_barrier(...)                  (sh_comm_at(__FILE__, __LINE__), sh_barrier(__VA_ARGS__))
+#define sh_allgather(...)                (sh_comm_at(__FILE__, __LINE__), sh_allgather(__VA_ARGS__))
+#define sh_allgatherv(...)               (sh_comm_at(__FILE__, __LINE__), sh_allgatherv(__VA_ARGS__))
+#define sh_reduce_scatter_f32(...)       (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32(__VA_ARGS__))
+#define sh_alltoall_i64(...)             (sh_comm_at(__FILE__, __LINE__), sh_alltoall_i64(__VA_ARGS__))
+#define sh_alltoallv_begin(...)          (sh_comm_at(__FILE__, __LINE__), sh_alltoallv_begin(__VA_ARGS__))
+#define sh_sum_f32_begin(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_f32_begin(__VA_ARGS__))
+#define sh_reduce_scatter_f32_begin(...) (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32_begin(__VA_ARGS__))
+#define sh_allgatherv_begin(...)         (sh_comm_at(__FILE__, __LINE__), sh_allgatherv_begin(__VA_ARGS__))
+#define sh_agree(...)                    (sh_comm_at(__FILE__, __LINE__), sh_agree(__VA_ARGS__))
 #endif
 
 #endif

@@ -65,10 +65,10 @@ typedef struct sh_request_part {
 } sh_request_part;
 
 struct sh_request {
-  const sh_axis *axis;         /* of the open operation; NULL when there is none */
+  const sh_axis *axis; /* of the open operation; NULL when there is none */
   sh_mpi_op op;
-  int64_t sent;     /* bytes of the operation to come */
-  double completed; /* sh_now, when `done` */
+  int64_t sent;                /* bytes of the operation to come */
+  double completed;            /* sh_now, when `done` */
   const sh_request_part *part; /* under way */
   int tag;                     /* of its messages: the operation's number on the axis, and the part's */
   MPI_Request *message;
@@ -92,7 +92,8 @@ struct sh_request {
 void sh_request_send(struct sh_request *r, int rank, const void *data, int64_t bytes);
 void sh_request_receive(struct sh_request *r, int rank, void *data, int64_t bytes);
 
-/* Begin an operation that sends r->sent bytes. Its messages carry a number: the order of beginnings on an axis is the same on all ranks. */
+/* Begin an operation that sends r->sent bytes. Its messages carry a number: the order of beginnings on an axis is the
+ * same on all ranks. */
 void sh_request_open(struct sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts);
 
 /* Room for places; places of n pieces without gaps; an all-to-all of the pieces set in r, as one part. */

@@ -39,7 +39,7 @@ void sh_phase(sh_phase_id next) {
 void sh_phase_step(int64_t n) {
   step_since = sh_now();
   atomic_store_explicit(&step, n, memory_order_relaxed);
-  sh_progress();
+  sh_phase_moved();
 }
 
 void sh_phase_step_end(void) {
@@ -50,10 +50,10 @@ void sh_phase_step_end(void) {
                             .name = "step",
                             .part = "step",
                             .number = atomic_load_explicit(&step, memory_order_relaxed)});
-  sh_progress();
+  sh_phase_moved();
 }
 
-void sh_progress(void) { atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed); }
+void sh_phase_moved(void) { atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed); }
 
 sh_phase_place sh_phase_now(void) {
   return (sh_phase_place){.phase = (sh_phase_id)atomic_load_explicit(&phase, memory_order_relaxed),

@@ -34,7 +34,7 @@ void sh_phase_step(int64_t step); /* counts as progress */
 void sh_phase_step_end(void);     /* the phase becomes SH_PHASE_OTHER; counts as progress */
 
 /* Something moved inside a long phase (a round of an evaluation, a piece of a checkpoint). From any thread. */
-void sh_progress(void);
+void sh_phase_moved(void);
 
 typedef struct sh_phase_place {
   sh_phase_id phase;
