@@ -33,13 +33,13 @@ void sh_phase(sh_phase_id next) {
   since = now;
   atomic_store_explicit(&since_ns, (int64_t)(now * 1e9), memory_order_relaxed);
   atomic_store_explicit(&phase, (int)next, memory_order_relaxed);
+  sh_phase_moved();
   if (sh_phase_hook) sh_phase_hook(next, atomic_load_explicit(&step, memory_order_relaxed));
 }
 
 void sh_phase_step(int64_t n) {
   step_since = sh_now();
   atomic_store_explicit(&step, n, memory_order_relaxed);
-  sh_phase_moved();
 }
 
 void sh_phase_step_end(void) {
@@ -50,7 +50,6 @@ void sh_phase_step_end(void) {
                             .name = "step",
                             .part = "step",
                             .number = atomic_load_explicit(&step, memory_order_relaxed)});
-  sh_phase_moved();
 }
 
 void sh_phase_moved(void) { atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed); }

@@ -29,9 +29,9 @@ typedef enum sh_phase_id {
 const char *sh_phase_name(int phase); /* "other" "load" "fetch" ... */
 int sh_phase_find(const char *name);  /* -1: no such phase */
 
-void sh_phase(sh_phase_id phase);
-void sh_phase_step(int64_t step); /* counts as progress */
-void sh_phase_step_end(void);     /* the phase becomes SH_PHASE_OTHER; counts as progress */
+void sh_phase(sh_phase_id phase); /* counts as progress */
+void sh_phase_step(int64_t step);
+void sh_phase_step_end(void); /* the phase becomes SH_PHASE_OTHER */
 
 /* Something moved inside a long phase (a round of an evaluation, a piece of a checkpoint). From any thread. */
 void sh_phase_moved(void);

@@ -9,6 +9,7 @@
 #include "core/timer.h"
 #include "shoal/train.h"
 #include "train/eval.h"
+#include "train/failure.h"
 #include "train/journal.h"
 #include "train/trace_file.h"
 
@@ -32,7 +33,8 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   sh_ckpt_content c = sh_trainer_content(t);
   sh_journal_pause(j);
   sh_phase(SH_PHASE_CHECKPOINT);
-  sh_status status = sh_ckpt_write(&c, dir);
+  sh_status status = sh_agree(&t->grid->world, sh_failure_here(SH_OK));
+  if (status == SH_OK) status = sh_ckpt_write(&c, dir);
   if (status == SH_OK) status = sh_agree(&t->grid->world, sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep));
   sh_phase(SH_PHASE_OTHER);
   sh_journal_continue(j);
@@ -43,6 +45,7 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
 static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, sh_metrics *m) {
   sh_journal_pause(j);
   sh_phase(SH_PHASE_EVAL);
+  SH_TRY(sh_agree(&t->grid->world, sh_failure_here(SH_OK)));
   SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, m));
   sh_phase(SH_PHASE_OTHER);
   sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, sh_journal_continue(j));

@@ -10,9 +10,11 @@
 #include "mpi/progress.h"
 #include "shoal/train.h"
 #include "train/eval.h"
+#include "train/failure.h"
 #include "train/loop.h"
 #include "train/recommend.h"
 #include "train/resume.h"
+#include "train/watchdog.h"
 
 void sh_list_keys(FILE *out) { sh_config_list(out); }
 
@@ -95,6 +97,8 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   sh_status status = read_config(&grid, o, &c);
   if (status == SH_OK) status = check_grid(&c, grid.world.size);
   if (status == SH_OK) status = share_layers(world, &c, &grid);
+  if (status == SH_OK) status = sh_agree(&grid.world, sh_failure_setup(&grid.world));
+  if (status == SH_OK) status = sh_agree(&grid.world, sh_watchdog_start(&grid.world, c.comm.watchdog));
   if (status == SH_OK) {
     sh_threads_setup(c.train.threads);
     sh_progress_start(&grid.world, c.comm.progress);
@@ -110,6 +114,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
     sh_trainer_destroy(&t);
     sh_progress_stop();
   }
+  sh_watchdog_stop();
   sh_grid_destroy(&grid);
   return status;
 }

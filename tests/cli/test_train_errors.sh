@@ -72,7 +72,7 @@ for n in 1 2; do
     expect $n 2 "batch.users" $good batch.users=0
     expect $n 2 "loss.sampler = popularity needs loss.name = shared" $good loss.sampler=popularity
     expect $n 2 "data.path" $good data.path=
-    expect $n 2 "parallel.tensor = 2" $good parallel.tensor=2
+    expect $n 2 "parallel.tensor is 4, which does not divide the $n rank" $good model.heads=4 parallel.tensor=4
     # data: 3
     expect $n 3 "nowhere.h5" $good data.path="$dir/nowhere.h5"
     expect $n 3 "half-data.h5" $good data.path="$dir/half-data.h5"
