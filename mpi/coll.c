@@ -48,6 +48,7 @@ static void layout(const sh_axis *axis, const int64_t *count, int *counts, int *
 static void all_reduce(const sh_axis *axis, const char *call, void *x, int64_t n, size_t size, MPI_Datatype type,
                        MPI_Op op) {
   if (axis->size == 1) return;
+  sh_check(axis, call, n, (int64_t)size);
   sh_mpi_op o = sh_mpi_begin(axis, call);
   for (int64_t i = 0; i < n; i += sh_mpi_piece)
     SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + (size_t)i * size, (int)sh_mpi_next(n - i), type, op,
@@ -76,6 +77,7 @@ void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) {
 
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;
+  sh_check(axis, __func__, (int64_t)bytes, root);
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
   for (int64_t i = 0, n = (int64_t)bytes; i < n; i += sh_mpi_piece)
     SH_MPI(axis, MPI_Bcast, (char *)data + i, (int)sh_mpi_next(n - i), MPI_BYTE, root, sh_axis_comm(axis));
@@ -84,6 +86,7 @@ void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
 
 void sh_barrier(const sh_axis *axis) {
   if (axis->size == 1) return;
+  sh_check(axis, __func__, 0, 0);
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
   SH_MPI(axis, MPI_Barrier, sh_axis_comm(axis));
   sh_mpi_end(&op, 0);
@@ -105,6 +108,7 @@ void sh_allgather(const sh_axis *axis, const void *mine, size_t bytes, void *out
     if (bytes && mine != out) memcpy(out, mine, bytes);
     return;
   }
+  sh_check(axis, __func__, 1, (int64_t)bytes);
   if ((int64_t)bytes * axis->size > sh_mpi_piece) {
     int64_t *count = sh_malloc(sizeof *count * (size_t)axis->size);
     for (int r = 0; r < axis->size; r++) count[r] = (int64_t)bytes;
@@ -131,6 +135,7 @@ void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, 
     return;
   }
   int64_t total = sum(count, axis->size);
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), (int64_t)unit);
   if (total > sh_mpi_piece) {
     gather_by_bcast(axis, mine, count, unit, out);
     return;
@@ -159,6 +164,7 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
   }
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), sizeof *x);
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
   int64_t total = sum(count, axis->size);
   assert(out + count[axis->index] <= x || out >= x + total);
@@ -177,6 +183,7 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
     recv[0] = send[0];
     return;
   }
+  sh_check(axis, __func__, 1, sizeof *send);
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
   SH_MPI(axis, MPI_Alltoall, send, 1, MPI_INT64_T, recv, 1, MPI_INT64_T, sh_axis_comm(axis));
   sh_mpi_end(&op, (axis->size - 1) * (int64_t)sizeof *send);
@@ -184,6 +191,7 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv) {
 
 sh_status sh_agree(const sh_axis *axis, sh_status mine) {
   if (axis->size == 1) return mine;
+  sh_check(axis, __func__, 0, 0);
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
   int first = mine == SH_OK ? INT_MAX : axis->index;
   SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, sh_axis_comm(axis));

@@ -75,6 +75,7 @@ void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *co
   }
   r->sent = (P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids;
   sh_comm_kind outer = sh_comm_as(SH_COMM_IDS);
+  sh_check(x->axis, __func__, 0, sizeof *ids);
   sh_request_open(r, x->axis, __func__, parts);
   sh_comm_as(outer);
 }

@@ -1,9 +1,11 @@
+#define SH_COLL_INSIDE
 #include "mpi/grid.h"
 
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/arena.h"
@@ -48,12 +50,26 @@ int sh_mpi_int(const sh_axis *axis, int64_t n, const char *what) {
   return (int)n;
 }
 
+static int *ranks_in(MPI_Comm job, const sh_axis *a) {
+  MPI_Group all, some;
+  int *here = sh_malloc(2 * sizeof *here * (size_t)a->size), *there = here + a->size;
+  for (int i = 0; i < a->size; i++) here[i] = i;
+  SH_MPI(a, MPI_Comm_group, job, &all);
+  SH_MPI(a, MPI_Comm_group, a->impl->comm, &some);
+  SH_MPI(a, MPI_Group_translate_ranks, some, a->size, here, all, there);
+  SH_MPI(a, MPI_Group_free, &all);
+  SH_MPI(a, MPI_Group_free, &some);
+  memmove(here, there, sizeof *here * (size_t)a->size);
+  return here;
+}
+
 static sh_axis axis_make(const char *name, MPI_Comm comm, MPI_Comm job) {
   sh_axis a = {.name = name, .impl = sh_malloc(sizeof *a.impl)};
   *a.impl = (struct sh_axis_impl){.comm = comm, .job = job};
   SH_MPI(&a, MPI_Comm_set_errhandler, comm, MPI_ERRORS_RETURN);
   SH_MPI(&a, MPI_Comm_rank, comm, &a.index);
   SH_MPI(&a, MPI_Comm_size, comm, &a.size);
+  a.impl->job_rank = ranks_in(job, &a);
   sh_axis_open(&a);
   return a;
 }
@@ -84,11 +100,13 @@ static void axis_free(sh_axis *a) {
     sh_axis_close(a);
     SH_MPI(a, MPI_Comm_free, &a->impl->comm);
   }
+  free(a->impl->job_rank);
   free(a->impl);
   a->impl = NULL;
 }
 
 void sh_grid_destroy(sh_grid *g) {
+  if (g->world.impl && mpi_is_up()) sh_check(&g->world, __func__, 0, 0);
   axis_free(&g->tensor);
   axis_free(&g->data);
   axis_free(&g->world);

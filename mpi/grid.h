@@ -6,6 +6,7 @@
 #ifndef SH_MPI_GRID_H
 #define SH_MPI_GRID_H
 
+#include "mpi/account.h"
 #include "shoal/status.h"
 
 typedef struct sh_axis {
@@ -22,6 +23,10 @@ typedef struct sh_grid {
  * initialised. `tensor` must divide the size. Collective over the communicator. */
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor);
 void sh_grid_destroy(sh_grid *g);
+
+#ifndef SH_COLL_INSIDE /* mpi/coll.h */
+#define sh_grid_destroy(...) (sh_comm_at(__FILE__, __LINE__), sh_grid_destroy(__VA_ARGS__))
+#endif
 
 /* The communicator of a world (shoal_mpi.h) as sh_grid_create takes it; the world keeps it. */
 struct sh_world;

@@ -7,12 +7,14 @@
 #include <stdint.h>
 
 #include "mpi/account.h"
+#include "mpi/check.h"
 #include "mpi/grid.h"
 
 /* NULL in an axis that knows no MPI (sh_grid_single). */
 struct sh_axis_impl {
   MPI_Comm comm; /* of this axis */
   MPI_Comm job;  /* of the whole grid: what an abort ends */
+  int *job_rank; /* [size of the axis] places in `job`; NULL: calls are not checked */
   MPI_Comm open; /* of this axis, for operations under way: whoever advances them shares it with nobody */
   int begun;     /* operations so far */
   int near;      /* ranks [k near, (k + 1) near) share a node for every k: a power of two that divides the size */
@@ -23,6 +25,9 @@ struct sh_axis_impl {
 void sh_mpi_check(const sh_axis *axis, int code, const char *call);
 
 static inline MPI_Comm sh_axis_comm(const sh_axis *axis) { return axis->impl ? axis->impl->comm : MPI_COMM_SELF; }
+
+/* Tags of messages on `comm` and `job`. */
+enum { SH_TAG_CLOCK = 1, SH_TAG_SIZE, SH_TAG_BYTES, SH_TAG_CHECK };
 
 /* The most elements one MPI call is given; more goes in pieces. A variable, so that tests can cut small arrays. */
 extern int64_t sh_mpi_piece;

@@ -11,7 +11,7 @@
 #include "mpi/coll.h"
 #include "mpi/internal.h"
 
-enum { TAG_CLOCK = 1, TAG_SIZE = 2, TAG_BYTES = 3, EXCHANGES = 32 };
+enum { EXCHANGES = 32 };
 
 /* "0-3,8"; what does not fit ends in "...". */
 static void core_list(char *out, size_t size) {
@@ -47,14 +47,14 @@ double sh_clock_offset(const sh_axis *axis) {
   for (int r = 1; r < axis->size && axis->index == 0; r++)
     for (int i = 0; i < EXCHANGES; i++) {
       double now;
-      SH_MPI(axis, MPI_Recv, &now, 1, MPI_DOUBLE, r, TAG_CLOCK, comm, MPI_STATUS_IGNORE);
+      SH_MPI(axis, MPI_Recv, &now, 1, MPI_DOUBLE, r, SH_TAG_CLOCK, comm, MPI_STATUS_IGNORE);
       now = sh_now();
-      SH_MPI(axis, MPI_Send, &now, 1, MPI_DOUBLE, r, TAG_CLOCK, comm);
+      SH_MPI(axis, MPI_Send, &now, 1, MPI_DOUBLE, r, SH_TAG_CLOCK, comm);
     }
   for (int i = 0; i < EXCHANGES && axis->index > 0; i++) {
     double sent = sh_now(), theirs;
-    SH_MPI(axis, MPI_Send, &sent, 1, MPI_DOUBLE, 0, TAG_CLOCK, comm);
-    SH_MPI(axis, MPI_Recv, &theirs, 1, MPI_DOUBLE, 0, TAG_CLOCK, comm, MPI_STATUS_IGNORE);
+    SH_MPI(axis, MPI_Send, &sent, 1, MPI_DOUBLE, 0, SH_TAG_CLOCK, comm);
+    SH_MPI(axis, MPI_Recv, &theirs, 1, MPI_DOUBLE, 0, SH_TAG_CLOCK, comm, MPI_STATUS_IGNORE);
     double back = sh_now();
     if (back - sent >= fastest) continue;
     fastest = back - sent;
@@ -65,9 +65,9 @@ double sh_clock_offset(const sh_axis *axis) {
 
 static void send_all(const sh_axis *axis, const char *data, int64_t n) {
   MPI_Comm comm = sh_axis_comm(axis);
-  SH_MPI(axis, MPI_Send, &n, 1, MPI_INT64_T, 0, TAG_SIZE, comm);
+  SH_MPI(axis, MPI_Send, &n, 1, MPI_INT64_T, 0, SH_TAG_SIZE, comm);
   for (int64_t i = 0; i < n; i += sh_mpi_piece)
-    SH_MPI(axis, MPI_Send, data + i, (int)sh_mpi_next(n - i), MPI_BYTE, 0, TAG_BYTES, comm);
+    SH_MPI(axis, MPI_Send, data + i, (int)sh_mpi_next(n - i), MPI_BYTE, 0, SH_TAG_BYTES, comm);
 }
 
 void sh_collect(const sh_axis *axis, const void *mine, size_t bytes,
@@ -80,10 +80,10 @@ void sh_collect(const sh_axis *axis, const void *mine, size_t bytes,
   MPI_Comm comm = sh_axis_comm(axis);
   for (int r = 1; r < axis->size; r++) {
     int64_t n;
-    SH_MPI(axis, MPI_Recv, &n, 1, MPI_INT64_T, r, TAG_SIZE, comm, MPI_STATUS_IGNORE);
+    SH_MPI(axis, MPI_Recv, &n, 1, MPI_INT64_T, r, SH_TAG_SIZE, comm, MPI_STATUS_IGNORE);
     char *data = sh_malloc((size_t)n + 1);
     for (int64_t i = 0; i < n; i += sh_mpi_piece)
-      SH_MPI(axis, MPI_Recv, data + i, (int)sh_mpi_next(n - i), MPI_BYTE, r, TAG_BYTES, comm, MPI_STATUS_IGNORE);
+      SH_MPI(axis, MPI_Recv, data + i, (int)sh_mpi_next(n - i), MPI_BYTE, r, SH_TAG_BYTES, comm, MPI_STATUS_IGNORE);
     visit(arg, r, data, (size_t)n);
     free(data);
   }

@@ -137,6 +137,7 @@ void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, co
     if (send_count[0]) memcpy(recv, send, (size_t)send_count[0] * unit);
     return;
   }
+  if (sh_checking) sh_check_call(axis, __func__, 0, (int64_t)unit, send_count, recv_count);
   sh_request_places(r, axis->size);
   sh_places(r->send_at, send_count, axis->size);
   sh_places(r->recv_at, recv_count, axis->size);
@@ -324,7 +325,9 @@ static void set_gather(sh_request *r, const sh_axis *axis, void *all, size_t uni
 
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
   enum { LINE = 16 }; /* floats: pieces begin at cache lines */
-  if (axis->size == 1 || n == 0) return;
+  if (axis->size == 1) return;
+  sh_check(axis, __func__, n, sizeof *x);
+  if (n == 0) return;
   int64_t lines = (n + LINE - 1) / LINE;
   sh_request_places(r, axis->size);
   for (int p = 0; p <= axis->size; p++) {
@@ -341,6 +344,7 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
   }
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), sizeof *x);
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
@@ -354,6 +358,7 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   char *own = (char *)out + (size_t)r->recv_at[axis->index] * unit;
   if (count[axis->index] && mine != own) memcpy(own, mine, (size_t)count[axis->index] * unit);
   if (axis->size == 1) return;
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), (int64_t)unit);
   set_gather(r, axis, out, unit);
   sh_request_open(r, axis, __func__, gather_parts);
 }

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "core/timer.h"
+#include "mpi/check.h"
 #include "mpi/progress.h"
 #include "shoal/train.h"
 #include "train/eval.h"
@@ -100,6 +101,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   if (status == SH_OK) status = sh_agree(&grid.world, sh_failure_setup(&grid.world));
   if (status == SH_OK) status = sh_agree(&grid.world, sh_watchdog_start(&grid.world, c.comm.watchdog));
   if (status == SH_OK) {
+    sh_comm_check(c.comm.check);
     sh_threads_setup(c.train.threads);
     sh_progress_start(&grid.world, c.comm.progress);
     sh_trainer t;
@@ -116,6 +118,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   }
   sh_watchdog_stop();
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }
 
@@ -131,6 +134,7 @@ static sh_status load(struct sh_world *world, sh_grid *grid, const char *checkpo
   SH_TRY(sh_agree(&grid->world, set_all(&c, nset, set)));
   SH_TRY(sh_resume_same_model(&c, &stored, checkpoint));
   SH_TRY(share_layers(world, &c, grid));
+  sh_comm_check(c.comm.check);
   sh_threads_setup(c.train.threads);
   SH_TRY(sh_trainer_create(t, &c, grid));
   sh_ckpt_content content = sh_trainer_content(t);
@@ -186,6 +190,7 @@ sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
   if (status == SH_OK) status = evaluate_loaded(&t, o);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }
 
@@ -197,5 +202,6 @@ sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }
