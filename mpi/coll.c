@@ -10,29 +10,14 @@
 #include "core/arena.h"
 #include "mpi/internal.h"
 
-/* Counts as ints and a type of `unit` bytes, kept from call to call. */
-typedef struct kept {
-  int *number, capacity;
-  MPI_Datatype type;
-  size_t unit;
-} kept;
-
-static int *kept_numbers(kept *k, int n) {
-  if (n > k->capacity) {
-    k->number = sh_realloc(k->number, sizeof *k->number * (size_t)n);
-    k->capacity = n;
+/* Room for counts as ints, kept from call to call. */
+static int *numbers(int n) {
+  static int *number, capacity;
+  if (n > capacity) {
+    number = sh_realloc(number, sizeof *number * (size_t)n);
+    capacity = n;
   }
-  return k->number;
-}
-
-static MPI_Datatype kept_type(const sh_axis *axis, kept *k, size_t unit) {
-  if (k->unit != unit) {
-    if (k->unit) SH_MPI(axis, MPI_Type_free, &k->type);
-    SH_MPI(axis, MPI_Type_contiguous, sh_mpi_int(axis, (int64_t)unit, "bytes of one element"), MPI_BYTE, &k->type);
-    SH_MPI(axis, MPI_Type_commit, &k->type);
-    k->unit = unit;
-  }
-  return k->type;
+  return number;
 }
 
 /* Counts and displacements, in elements. */
@@ -129,7 +114,6 @@ static int64_t sum(const int64_t *x, int n) {
 }
 
 void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, size_t unit, void *out) {
-  static kept shared;
   if (axis->size == 1) {
     if (count[0] && mine != out) memcpy(out, mine, (size_t)count[0] * unit);
     return;
@@ -141,12 +125,15 @@ void sh_allgatherv(const sh_axis *axis, const void *mine, const int64_t *count, 
     return;
   }
   sh_mpi_op op = sh_mpi_begin(axis, __func__);
-  int *counts = kept_numbers(&shared, 2 * axis->size), *places = counts + axis->size;
+  int *counts = numbers(2 * axis->size), *places = counts + axis->size;
   layout(axis, count, counts, places);
   const void *place = (char *)out + (size_t)places[axis->index] * unit;
-  MPI_Datatype type = kept_type(axis, &shared, unit);
+  MPI_Datatype type;
+  SH_MPI(axis, MPI_Type_contiguous, sh_mpi_int(axis, (int64_t)unit, "bytes of one element"), MPI_BYTE, &type);
+  SH_MPI(axis, MPI_Type_commit, &type);
   SH_MPI(axis, MPI_Allgatherv, mine == place ? MPI_IN_PLACE : mine, counts[axis->index], type, out, counts, places,
          type, sh_axis_comm(axis));
+  SH_MPI(axis, MPI_Type_free, &type);
   sh_mpi_end(&op, count[axis->index] * (int64_t)unit * (axis->size - 1));
 }
 
@@ -159,7 +146,6 @@ static void reduce_each(const sh_axis *axis, const float *x, const int64_t *coun
 }
 
 void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *count, float *out) {
-  static kept shared;
   if (axis->size == 1) {
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
@@ -171,7 +157,7 @@ void sh_reduce_scatter_f32(const sh_axis *axis, const float *x, const int64_t *c
   if (total > sh_mpi_piece) {
     reduce_each(axis, x, count, out);
   } else {
-    int *counts = kept_numbers(&shared, 2 * axis->size);
+    int *counts = numbers(2 * axis->size);
     layout(axis, count, counts, counts + axis->size);
     SH_MPI(axis, MPI_Reduce_scatter, x, out, counts, MPI_FLOAT, MPI_SUM, sh_axis_comm(axis));
   }
