@@ -12,7 +12,9 @@ static bool synthetic, compare;
 static const sh_option options[] = {
     SH_OPT_INT("steps", &steps, 1, 1000000, "N", "training steps to measure (24)"),
     SH_OPT_TEXT("threads", &threads, "LIST", "1,2: everything once with each number of threads (train.threads)"),
-    SH_OPT_TEXT("only", &only, "LIST", "some of machine,kernels,layers,step,eval (all; with --shapes: step)"),
+    SH_OPT_TEXT(
+        "only", &only, "LIST",
+        "some of machine,kernels,layers,step,eval (all; with --shapes: step), table (3 GiB), overlap (of ranks)"),
     SH_OPT_TEXT("shapes", &shapes, "FILE", "measure each line: NAME [base=RECIPE.yaml] [section.key=value ...]"),
     SH_OPT_FLAG("synthetic", &synthetic, "synthetic sequences even when data.path exists"),
     SH_OPT_TEXT("json", &json, "FILE", "write the figures too, one JSON object for each shape and number of threads"),

@@ -108,6 +108,13 @@ void sh_mpi_waited(const sh_mpi_op *op, double since, double completed) {
   sh_trace_comm(SH_LANE_COMM, from, completed, kind_name[op->kind], op->call, axis_name[op->axis], op->bytes);
 }
 
+/* Too short and too many for the trace. */
+void sh_mpi_polled(const sh_mpi_op *op, double since) {
+  double took = sh_now() - since;
+  total.of[op->kind][op->axis].exposed += took;
+  waited += took;
+}
+
 sh_comm_account sh_comm_total(void) { return total; }
 
 void sh_comm_add(sh_comm_account *sum, const sh_comm_account *a, double by) {

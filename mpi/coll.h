@@ -52,11 +52,17 @@ void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, co
 /* In-place sum (gradient buckets). */
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n);
 
-/* As their blocking counterparts above. A reduce-scatter and an all-gather give the bits of sh_sum_f32_begin, whatever
- * the counts. */
+/* As their blocking counterparts above, but `out` may be this rank's place in x. A reduce-scatter and an all-gather
+ * give the bits of sh_sum_f32_begin, whatever the counts. */
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out);
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
                          void *out);
+
+/* The same sums with half the bytes: what ranks send is rounded to bf16, also their own share, and added in fp32. The
+ * sum in place comes back rounded once more, the same on every rank; a reduce-scatter's is fp32. On an axis of size 1
+ * nothing is rounded. */
+void sh_sum_bf16_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n);
+void sh_reduce_scatter_bf16_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out);
 
 /* Ranks agree on an outcome: when any rank brings a failure, all return the failure of the lowest such rank and hold
  * its message ("rank 3: ..." when the axis has several). Used wherever ranks may differ (files, memory, data). */
@@ -72,23 +78,25 @@ _Noreturn void sh_abort(const sh_axis *axis, sh_status code, const char *message
 /* Every collective knows the line that calls it, for messages of the watchdog and of comm.check. Files that implement
  * collectives by others define SH_COLL_INSIDE and keep their caller's line. */
 #ifndef SH_COLL_INSIDE
-#define sh_sum_f32(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_f32(__VA_ARGS__))
-#define sh_sum_f64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_f64(__VA_ARGS__))
-#define sh_sum_i64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_sum_i64(__VA_ARGS__))
-#define sh_max_f32(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_f32(__VA_ARGS__))
-#define sh_max_f64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_f64(__VA_ARGS__))
-#define sh_max_i64(...)                  (sh_comm_at(__FILE__, __LINE__), sh_max_i64(__VA_ARGS__))
-#define sh_bcast(...)                    (sh_comm_at(__FILE__, __LINE__), sh_bcast(__VA_ARGS__))
-#define sh_barrier(...)                  (sh_comm_at(__FILE__, __LINE__), sh_barrier(__VA_ARGS__))
-#define sh_allgather(...)                (sh_comm_at(__FILE__, __LINE__), sh_allgather(__VA_ARGS__))
-#define sh_allgatherv(...)               (sh_comm_at(__FILE__, __LINE__), sh_allgatherv(__VA_ARGS__))
-#define sh_reduce_scatter_f32(...)       (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32(__VA_ARGS__))
-#define sh_alltoall_i64(...)             (sh_comm_at(__FILE__, __LINE__), sh_alltoall_i64(__VA_ARGS__))
-#define sh_alltoallv_begin(...)          (sh_comm_at(__FILE__, __LINE__), sh_alltoallv_begin(__VA_ARGS__))
-#define sh_sum_f32_begin(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_f32_begin(__VA_ARGS__))
-#define sh_reduce_scatter_f32_begin(...) (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32_begin(__VA_ARGS__))
-#define sh_allgatherv_begin(...)         (sh_comm_at(__FILE__, __LINE__), sh_allgatherv_begin(__VA_ARGS__))
-#define sh_agree(...)                    (sh_comm_at(__FILE__, __LINE__), sh_agree(__VA_ARGS__))
+#define sh_sum_f32(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_f32(__VA_ARGS__))
+#define sh_sum_f64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_f64(__VA_ARGS__))
+#define sh_sum_i64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_i64(__VA_ARGS__))
+#define sh_max_f32(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_f32(__VA_ARGS__))
+#define sh_max_f64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_f64(__VA_ARGS__))
+#define sh_max_i64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_i64(__VA_ARGS__))
+#define sh_bcast(...)                     (sh_comm_at(__FILE__, __LINE__), sh_bcast(__VA_ARGS__))
+#define sh_barrier(...)                   (sh_comm_at(__FILE__, __LINE__), sh_barrier(__VA_ARGS__))
+#define sh_allgather(...)                 (sh_comm_at(__FILE__, __LINE__), sh_allgather(__VA_ARGS__))
+#define sh_allgatherv(...)                (sh_comm_at(__FILE__, __LINE__), sh_allgatherv(__VA_ARGS__))
+#define sh_reduce_scatter_f32(...)        (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32(__VA_ARGS__))
+#define sh_alltoall_i64(...)              (sh_comm_at(__FILE__, __LINE__), sh_alltoall_i64(__VA_ARGS__))
+#define sh_alltoallv_begin(...)           (sh_comm_at(__FILE__, __LINE__), sh_alltoallv_begin(__VA_ARGS__))
+#define sh_sum_f32_begin(...)             (sh_comm_at(__FILE__, __LINE__), sh_sum_f32_begin(__VA_ARGS__))
+#define sh_reduce_scatter_f32_begin(...)  (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32_begin(__VA_ARGS__))
+#define sh_allgatherv_begin(...)          (sh_comm_at(__FILE__, __LINE__), sh_allgatherv_begin(__VA_ARGS__))
+#define sh_sum_bf16_begin(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_bf16_begin(__VA_ARGS__))
+#define sh_reduce_scatter_bf16_begin(...) (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_bf16_begin(__VA_ARGS__))
+#define sh_agree(...)                     (sh_comm_at(__FILE__, __LINE__), sh_agree(__VA_ARGS__))
 #endif
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpi/account.h"
@@ -60,6 +61,7 @@ void sh_mpi_end(sh_mpi_op *op, int64_t bytes);
 void sh_mpi_posted(sh_mpi_op *op, int64_t bytes);
 double sh_mpi_wait(const sh_mpi_op *op);
 void sh_mpi_waited(const sh_mpi_op *op, double since, double completed);
+void sh_mpi_polled(const sh_mpi_op *op, double since); /* a look at it while computing has ended */
 
 /* A part of an operation: messages are posted, and when all have come and gone, arithmetic on what they brought, which
  * may be NULL. A list of them ends with a `post` of NULL. Both are called by whoever advances the operation: the
@@ -90,7 +92,10 @@ struct sh_request {
   float *buffer;     /* what came and is not summed yet */
   const float **row; /* [axis size] what a sum is over */
   int64_t buffer_capacity;
-  void *arg; /* mpi/exchange.c */
+  uint16_t *wire; /* mpi/request_bf16.c: x as it travels, then what came */
+  int64_t wire_capacity;
+  float *whole; /* the array that sums go back to */
+  void *arg;    /* mpi/exchange.c */
 };
 
 /* For parts: a message of the open operation; empty ones are left out on both sides. */
@@ -105,6 +110,16 @@ void sh_request_open(struct sh_request *r, const sh_axis *axis, const char *call
 void sh_request_places(struct sh_request *r, int ranks);
 void sh_places(int64_t *at, const int64_t *count, int n);
 void sh_request_post_pieces(struct sh_request *r);
+
+/* Whether operations of this kind send nothing (sh_progress_dry). */
+bool sh_request_dry(unsigned kind);
+
+/* Places of one piece a rank in an array of n floats: as even as cache lines allow. */
+void sh_request_cut(int64_t *at, int64_t n, int ranks);
+
+/* The two parts of a gather of pieces set in r: between nodes, then inside. */
+void sh_request_post_far_gather(struct sh_request *r);
+void sh_request_post_near_gather(struct sh_request *r);
 
 /* mpi/progress.c: take over a request that is filled in; wait until it is done. */
 void sh_engine_begin(struct sh_request *r);

@@ -27,4 +27,12 @@ const char *sh_progress_name(void);
  * other threads' MPI calls (parallel files). Every rank must have begun, or be about to begin, what is open here. */
 void sh_progress_drain(void);
 
+/* For measurements only: what a step costs without its transfers. Operations begun while a kind is dry send nothing and
+ * are done at once. Sums keep this rank's part, an exchange of rows delivers local ones of the same number, and ids
+ * keep the plan of their last real exchange (there must have been one), so arithmetic stays the same in kind and amount
+ * and is wrong in value. The same on all ranks, with no operation open; an exchange keeps to what its ids began with.
+ */
+enum { SH_DRY_SUMS = 1, SH_DRY_TABLES = 2 };
+void sh_progress_dry(unsigned kinds);
+
 #endif

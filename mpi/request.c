@@ -14,10 +14,15 @@
 #define SH_COLL_INSIDE
 #include "mpi/coll.h"
 #include "mpi/internal.h"
+#include "mpi/progress.h"
 
 enum { PARTS = 8, NUMBERS = 4096 }; /* tags stay below 32,767, which every MPI has */
 
 int sh_mpi_near;
+
+static unsigned dry;
+void sh_progress_dry(unsigned kinds) { dry = kinds; }
+bool sh_request_dry(unsigned kind) { return dry & kind; }
 
 static int find_near(const sh_axis *axis) {
   int leader = axis->index, *of = sh_malloc(sizeof *of * (size_t)axis->size), near = 1;
@@ -53,6 +58,7 @@ void sh_request_free(sh_request *r) {
   free(r->recv_at);
   free(r->row);
   free(r->buffer);
+  free(r->wire);
   free(r);
 }
 
@@ -85,7 +91,6 @@ void sh_request_open(sh_request *r, const sh_axis *axis, const char *call, const
   r->tag = axis->impl->begun++ % NUMBERS * PARTS;
   sh_engine_begin(r);
   sh_mpi_posted(&r->op, r->sent);
-  r->sent = 0;
 }
 
 void sh_request_end(sh_request *r) {
@@ -97,6 +102,7 @@ void sh_request_end(sh_request *r) {
 }
 
 void sh_request_places(sh_request *r, int ranks) {
+  r->sent = 0; /* a dry operation before may have left it */
   if (ranks < r->places_capacity) return;
   r->places_capacity = ranks + 1;
   r->send_at = sh_realloc(r->send_at, sizeof *r->send_at * (size_t)r->places_capacity);
@@ -274,7 +280,7 @@ static void receive_piece(sh_request *r, int rank, int piece) {
   sh_request_receive(r, rank, r->recv + r->recv_at[piece] * unit, length(r->recv_at, piece) * unit);
 }
 
-static void post_far_gather(sh_request *r) {
+void sh_request_post_far_gather(sh_request *r) {
   shape s = shape_of(r);
   for (int i = 1; i < s.blocks; i++) {
     int from = (s.block + s.blocks - i) % s.blocks * s.near + s.place;
@@ -283,7 +289,7 @@ static void post_far_gather(sh_request *r) {
   for (int i = 1; i < s.blocks; i++) send_piece(r, (s.block + i) % s.blocks * s.near + s.place, r->axis->index);
 }
 
-static void post_near_gather(sh_request *r) {
+void sh_request_post_near_gather(sh_request *r) {
   shape s = shape_of(r);
   for (int i = 1; i < s.near; i++) {
     int from = (s.place + s.near - i) % s.near;
@@ -298,7 +304,7 @@ static void post_near_gather(sh_request *r) {
 #define SCATTER_PARTS                                                                                                  \
   {post_near_scatter, sum_near}, { post_far_scatter, sum_far }
 #define GATHER_PARTS                                                                                                   \
-  {post_far_gather, NULL}, { post_near_gather, NULL }
+  {sh_request_post_far_gather, NULL}, { sh_request_post_near_gather, NULL }
 static const sh_request_part scatter_parts[] = {SCATTER_PARTS, {NULL, NULL}};
 static const sh_request_part gather_parts[] = {GATHER_PARTS, {NULL, NULL}};
 static const sh_request_part sum_parts[] = {SCATTER_PARTS, GATHER_PARTS, {NULL, NULL}};
@@ -323,20 +329,25 @@ static void set_gather(sh_request *r, const sh_axis *axis, void *all, size_t uni
   r->sent += length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1);
 }
 
+void sh_request_cut(int64_t *at, int64_t n, int ranks) {
+  enum { LINE = 16 };
+  int64_t lines = (n + LINE - 1) / LINE;
+  for (int p = 0; p <= ranks; p++) {
+    int64_t first = lines * p / ranks * LINE;
+    at[p] = first < n ? first : n;
+  }
+}
+
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
-  enum { LINE = 16 }; /* floats: pieces begin at cache lines */
   if (axis->size == 1) return;
   sh_check(axis, __func__, n, sizeof *x);
   if (n == 0) return;
-  int64_t lines = (n + LINE - 1) / LINE;
   sh_request_places(r, axis->size);
-  for (int p = 0; p <= axis->size; p++) {
-    int64_t at = lines * p / axis->size * LINE;
-    r->send_at[p] = r->recv_at[p] = at < n ? at : n;
-  }
+  sh_request_cut(r->send_at, n, axis->size);
+  sh_request_cut(r->recv_at, n, axis->size);
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
-  sh_request_open(r, axis, __func__, sum_parts);
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, sum_parts);
 }
 
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out) {
@@ -348,7 +359,9 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
-  sh_request_open(r, axis, __func__, scatter_parts);
+  if (sh_request_dry(SH_DRY_SUMS) && count[axis->index])
+    memcpy(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, scatter_parts);
 }
 
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
@@ -360,5 +373,5 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   if (axis->size == 1) return;
   sh_check(axis, __func__, sh_check_counts(count, axis->size), (int64_t)unit);
   set_gather(r, axis, out, unit);
-  sh_request_open(r, axis, __func__, gather_parts);
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, gather_parts);
 }

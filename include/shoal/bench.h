@@ -23,7 +23,8 @@ typedef struct sh_bench_options {
   const char *shapes;  /* file: NAME [base=RECIPE.yaml] [section.key=value ...] a line; each is measured; `set` wins */
   int64_t steps;       /* measured training steps (24, or a shape's bench.steps) */
   const char *threads; /* "1,2": everything once with each number of threads; NULL: train.threads */
-  const char *only;    /* "step,eval": some of machine, kernels, layers, step, eval; NULL: all, with shapes: step */
+  const char *only;    /* "step,eval": some of machine, kernels, layers, step, eval; NULL: all these, with shapes:
+                          step; table, overlap only when named */
   bool synthetic;      /* use synthetic sequences even when data.path exists */
   const char *json;    /* file: one JSON object a line, one line a shape and number of threads */
 } sh_bench_options;

@@ -1,11 +1,11 @@
 /* ckpt/checkpoint.h: one HDF5 file per checkpoint, independent of the grid (layout: docs/FORMATS.md).
  *
- * Dense parameters whole, each rank writing its rectangles; moments under the parameter's name; tables with rows in
- * position order (dist/table.h) and offsets[S+1]; the run's state (step, data position, RNG is counters only), the
- * resolved configuration and build information. Checksums (XXH3-64 of blocks of rows, independent of the grid) cover
- * every data array; one digest covers names, types, sizes and attributes.
- * Written as `<name>.partial`, synced, agreed upon by all ranks, renamed; the link `latest.h5` moves last. Whatever
- * dies at any moment leaves the previous checkpoint valid and the new one whole or ignored.
+ * Dense parameters whole, each rank writing its rectangles; moments under the parameter's name, the same whether ranks
+ * have them whole or divided; tables with rows in position order (dist/table.h) and offsets[S+1]; the run's state
+ * (step, data position, RNG is counters only), the resolved configuration and build information. Checksums (XXH3-64 of
+ * blocks of rows, independent of the grid) cover every data array; one digest covers names, types, sizes and
+ * attributes. Written as `<name>.partial`, synced, agreed upon by all ranks, renamed; the link `latest.h5` moves last.
+ * Whatever dies at any moment leaves the previous checkpoint valid and the new one whole or ignored.
  */
 #ifndef SH_CKPT_CHECKPOINT_H
 #define SH_CKPT_CHECKPOINT_H
@@ -18,6 +18,7 @@
 #include "core/params.h"
 #include "dist/table.h"
 #include "mpi/grid.h"
+#include "optim/state.h"
 
 /* The scalars of a run that a resume needs. All integers and doubles are stored under their names. */
 typedef struct sh_run_state {
@@ -41,9 +42,10 @@ typedef struct sh_ckpt_content {
   const sh_config *config;
   sh_run_state *state;
   sh_params *params;
-  int nmoments;               /* dense optimiser state: arrays over the block, as params->value */
+  int nmoments;               /* dense optimiser state */
   const char *moment_name[4]; /* "exp_avg" ... */
-  float *moment[4];
+  float *moment[4];           /* arrays over `divided` */
+  const sh_slices *divided;   /* this rank's slices; NULL: every rank has moments whole, lying as params->value does */
   int ntables;
   sh_table *table[8];
 } sh_ckpt_content;

@@ -334,7 +334,30 @@ bool sh_ck_table_mine(const sh_ckpt_content *c, const sh_table *t) {
   return first;
 }
 
-bool sh_ck_dense_mine(const sh_ckpt_content *c, int index) {
-  const sh_grid *g = c->grid;
-  return g->data.index == index % g->data.size && (c->params->row[index].split >= 0 || g->tensor.index == 0);
+bool sh_ck_dense_counts(const sh_ckpt_content *c, int index) {
+  return c->params->row[index].split >= 0 || c->grid->tensor.index == 0;
+}
+
+bool sh_ck_dense_mine(const sh_ckpt_content *c, int index, const sh_slices *divided) {
+  const sh_axis *data = &c->grid->data;
+  return (divided || data->index == index % data->size) && sh_ck_dense_counts(c, index);
+}
+
+int64_t sh_ck_dense_part(const sh_params *p, int index, const sh_slices *divided, sh_rect *rect) {
+  const sh_param *r = &p->row[index];
+  int64_t base = r->offset;
+  if (divided) {
+    const sh_slice *own = &divided->slice[index];
+    int64_t first = rect->local_start[0], last = first + rect->count[0], end = own->row + own->rows;
+    int64_t from = first > own->row ? first : own->row, to = last < end ? last : end;
+    if (from >= to) {
+      *rect = (sh_rect){0};
+      return 0;
+    }
+    rect->start[0] += from - first;
+    rect->count[0] = to - from;
+    rect->local_start[0] = from;
+    base = own->at - own->row * r->local[1];
+  }
+  return base + rect->local_start[0] * r->local[1] + rect->local_start[1];
 }

@@ -84,7 +84,13 @@ sh_status sh_ck_read_state(sh_h5 *f, sh_run_state *state);
 /* One rank of those that hold the same table rows (replica groups) writes and counts them. Collective over the world.
  */
 bool sh_ck_table_mine(const sh_ckpt_content *c, const sh_table *t);
-/* The rank that writes a dense parameter among its data-parallel copies; the tensor axis shares a split one. */
-bool sh_ck_dense_mine(const sh_ckpt_content *c, int index);
+/* Of the ranks that hold the same rows of a dense parameter one writes and counts them: a split one every rank of the
+ * tensor axis, others the first; over the data axis one in turn, unless that divides the rows. */
+bool sh_ck_dense_counts(const sh_ckpt_content *c, int index);
+bool sh_ck_dense_mine(const sh_ckpt_content *c, int index, const sh_slices *divided);
+
+/* Cut one of a parameter's rectangles (core/params.h) to the rows that an array over `divided` holds, perhaps none, and
+ * return its first float in the array; NULL: the array lies as the parameter block does. */
+int64_t sh_ck_dense_part(const sh_params *p, int index, const sh_slices *divided, sh_rect *rect);
 
 #endif

@@ -124,8 +124,9 @@ static void number_sums(reader *r) {
   r->sums = sh_calloc((size_t)r->want.nsums + 1, sizeof *r->sums);
 }
 
-/* The first data-parallel copy reads and hands to the others: a file is read once, not once a rank. */
-static sh_status get_dense(reader *r, const char *folder, float *base) {
+/* The first data-parallel copy reads and hands to the others, or each reads the rows that it has: a file is read once,
+ * not once a rank. */
+static sh_status get_dense(reader *r, const char *folder, float *base, const sh_slices *divided) {
   const sh_params *p = r->c->params;
   const sh_grid *g = r->c->grid;
   char path[SH_CK_PATH];
@@ -137,12 +138,12 @@ static sh_status get_dense(reader *r, const char *folder, float *base) {
     sh_rect rect[SH_PARAM_SEGMENTS];
     int n = sh_param_rects(p, i, rect);
     for (int k = 0; k < n; k++) {
-      if (g->data.index != 0) rect[k] = (sh_rect){0};
-      float *to = base + row->offset + rect[k].local_start[0] * row->local[1] + rect[k].local_start[1];
+      float *to = base + sh_ck_dense_part(p, i, divided, &rect[k]);
+      if (!divided && g->data.index != 0) rect[k] = (sh_rect){0};
       SH_TRY(sh_h5_read(r->f, path, SH_H5_F32, rect[k].start, rect[k].count, row->local[1], to));
-      if (row->split >= 0 || g->tensor.index == 0) sh_ck_sum_rect(r->sums, a, &rect[k], to, row->local[1]);
+      if (sh_ck_dense_counts(r->c, i)) sh_ck_sum_rect(r->sums, a, &rect[k], to, row->local[1]);
     }
-    sh_bcast(&g->data, base + row->offset, (size_t)row->size * sizeof *base, 0);
+    if (!divided) sh_bcast(&g->data, base + row->offset, (size_t)row->size * sizeof *base, 0);
   }
   return SH_OK;
 }
@@ -191,10 +192,10 @@ static sh_status compare_sums(reader *r) {
 static sh_status get_content(reader *r, bool weights_only) {
   sh_ckpt_content *c = r->c;
   char folder[96];
-  SH_TRY(get_dense(r, "/params", c->params->value));
+  SH_TRY(get_dense(r, "/params", c->params->value, NULL));
   for (int m = 0; m < c->nmoments && !weights_only; m++) {
     snprintf(folder, sizeof folder, "/optim/%s", c->moment_name[m]);
-    SH_TRY(get_dense(r, folder, c->moment[m]));
+    SH_TRY(get_dense(r, folder, c->moment[m], c->divided));
   }
   for (int t = 0; t < c->ntables; t++) SH_TRY(get_table(r, c->table[t], weights_only));
   return compare_sums(r);

@@ -69,23 +69,19 @@ static const sh_ck_array *array_of(const writer *w, const char *folder, const ch
   return sh_ck_find(&w->list, path);
 }
 
-/* One rectangle of a dense array out of the block `base`. */
-static sh_status put_rect(writer *w, const sh_ck_array *a, const sh_param *r, const sh_rect *rect, const float *base) {
-  const float *from = base + r->offset + rect->local_start[0] * r->local[1] + rect->local_start[1];
-  sh_ck_sum_rect(w->sums, a, rect, from, r->local[1]);
-  return sh_h5_write(w->f, a->path, SH_H5_F32, rect->start, rect->count, r->local[1], from);
-}
-
-static sh_status put_dense(writer *w, const char *folder, const float *base) {
+static sh_status put_dense(writer *w, const char *folder, const float *base, const sh_slices *divided) {
   const sh_params *p = w->c->params;
   for (int i = 0; i < p->n; i++) {
     if (p->row[i].tie >= 0) continue;
     const sh_ck_array *a = array_of(w, folder, p->row[i].name);
     sh_rect rect[SH_PARAM_SEGMENTS];
     int n = sh_param_rects(p, i, rect);
+    int64_t ld = p->row[i].local[1];
     for (int k = 0; k < n; k++) {
-      if (!sh_ck_dense_mine(w->c, i)) rect[k] = (sh_rect){0};
-      SH_TRY(put_rect(w, a, &p->row[i], &rect[k], base));
+      const float *from = base + sh_ck_dense_part(p, i, divided, &rect[k]);
+      if (!sh_ck_dense_mine(w->c, i, divided)) rect[k] = (sh_rect){0};
+      sh_ck_sum_rect(w->sums, a, &rect[k], from, ld);
+      SH_TRY(sh_h5_write(w->f, a->path, SH_H5_F32, rect[k].start, rect[k].count, ld, from));
     }
   }
   return SH_OK;
@@ -136,10 +132,10 @@ static sh_status put_content(writer *w) {
   const sh_ckpt_content *c = w->c;
   char folder[96];
   SH_TRY(put_headers(w));
-  SH_TRY(put_dense(w, "/params", c->params->value));
+  SH_TRY(put_dense(w, "/params", c->params->value, NULL));
   for (int m = 0; m < c->nmoments; m++) {
     snprintf(folder, sizeof folder, "/optim/%s", c->moment_name[m]);
-    SH_TRY(put_dense(w, folder, c->moment[m]));
+    SH_TRY(put_dense(w, folder, c->moment[m], c->divided));
   }
   for (int t = 0; t < c->ntables; t++) SH_TRY(put_table(w, c->table[t]));
   SH_TRY(put_whole(w, "/config", w->config));

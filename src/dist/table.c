@@ -98,7 +98,7 @@ sh_status sh_table_create(sh_table *t, const sh_table_conf *conf, const sh_axis 
     impl->slot_of = sh_malloc(sizeof *impl->slot_of * (size_t)conf->rows);
   }
   sh_marks_create(&impl->own, t->local_rows);
-  impl->source = sh_malloc(sizeof *impl->source * (size_t)(axis->size + 1));
+  impl->source = sh_malloc(sizeof *impl->source * (size_t)(2 * axis->size + 1));
   t->rows = sh_pages_alloc(sizeof *t->rows * (size_t)(t->local_rows * conf->width));
   draw_rows(t);
   make_states(t);
@@ -158,8 +158,8 @@ void sh_table_update(sh_table *t, const sh_row_hyper *h) {
                       .state = {t->state[0], t->state[1]},
                       .ntouched = impl->ntouched,
                       .touched = impl->touched[impl->now].data,
-                      .grad = impl->grad[impl->now].data,
-                      .grad_ld = t->conf.width};
+                      .grad = impl->waiting,
+                      .grad_ld = impl->waiting_ld};
   sh_row_optim_update(&rows, t->conf.optim, h);
   impl->pending = false;
 }

@@ -8,8 +8,14 @@
  * contiguous range.
  *
  * A step: fetch_begin or its parts (ids leave, nothing of the table is read) ... fetch_end (rows arrive) ... grad (row
- * gradients go back over the same plan, merged at the owner in rank order) ... update. All four are collective over the
+ * gradients go back over the same plan, merged at the owner in rank order) ... update. All are collective over the
  * table axis.
+ *
+ * So that rows travel while layers compute, a fetch may say which places it needs first; the rows of the others come
+ * later and their gradients leave earlier:
+ *   send, rows (may be left out), end: first rows are here, the rest leaves
+ *   ... forward ... rest: all rows are here ... loss: gradients of the rest are final ... grad_rest: they leave
+ *   ... backward ... grad_first: the others leave (may be left out) ... grad: all are merged
  */
 #ifndef SH_DIST_TABLE_H
 #define SH_DIST_TABLE_H
@@ -65,10 +71,11 @@ int64_t sh_table_local(const sh_table *t, int64_t key);    /* own row index, or 
 typedef struct sh_fetch {
   int64_t nkeys;
   int32_t *slot;     /* [nkeys] slot of each key asked for */
-  int64_t nslots;    /* distinct keys, in position order */
+  int64_t nslots;    /* distinct keys: first ones in position order, then the rest in position order */
+  int64_t nfirst;    /* slots of places needed first; all of them on an axis of size 1 */
   int64_t *slot_key; /* [nslots] */
   int ld;            /* floats between rows: width rounded up to 16, padding zero */
-  float *rows;       /* [nslots x ld], valid after fetch_end */
+  float *rows;       /* [nslots x ld], the first valid after fetch_end, the rest after fetch_rest */
   float *drows;      /* [nslots x ld], zeroed by fetch_end: the caller adds gradients here */
   struct sh_fetch_impl *impl;
 } sh_fetch;
@@ -76,23 +83,36 @@ void sh_fetch_init(sh_fetch *f, sh_table *t);
 void sh_fetch_free(sh_fetch *f);
 
 /* What a fetch brings is listed between open, which makes room for nkeys, and send, when the ids leave; one fetch of a
- * table at a time. ask: place first + k wants the row at position[choice[k]], or at position[k] when choice is NULL.
- * Every place is asked for once, in any order, by any thread; positions may repeat; each in [0, V) (asserted). Nothing
- * of the table is read. Send is thread parallel and collective; slots do not depend on threads. */
-void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, sh_arena *batch);
+ * table at a time. Places 0 .. nfirst - 1 are needed first. ask: place first + k wants the row at position[choice[k]],
+ * or at position[k] when choice is NULL. Every place is asked for once, in any order, by any thread; positions may
+ * repeat; each in [0, V) (asserted). Nothing of the table is read. Send is thread parallel and collective; slots do not
+ * depend on threads. */
+void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, int64_t nfirst, sh_arena *batch);
 void sh_fetch_ask(sh_fetch *f, int64_t first, int64_t n, const int64_t *position, const uint32_t *choice);
 void sh_fetch_send(sh_table *t, sh_fetch *f);
 
-/* All of it for a list of keys, which may repeat and come in any order; each in [0, V) (asserted). */
+/* All of it, everything first, for a list of keys, which may repeat and come in any order; each in [0, V) (asserted).
+ */
 void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch);
 
-/* Rows after the last update. `step` holds rows and drows. */
-void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step);
+/* The ids have come (fetch_rows waits for them itself). */
+void sh_fetch_ids(sh_fetch *f);
 
-/* drows travel to their owners and are summed per row in rank order; they stay in the table until update. Returns this
- * rank's sum of squares of the merged gradient (for the global norm, sum over the table axis). Called again before the
- * update, for another fetch or micro-batch, it adds to what is there and returns the square of the whole. */
+/* Rows after the last update. rows: the first ones leave their owners; end: they are here, the rest leaves; rest: all
+ * are here. `step` holds rows and drows. */
+void sh_table_fetch_rows(sh_table *t, sh_fetch *f, sh_arena *step);
+void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step);
+void sh_table_fetch_rest(sh_table *t, sh_fetch *f);
+
+/* drows travel to their owners and are summed per row in rank order; the sums wait in the table, or in drows
+ * themselves, which must stay as they are until the update. Returns this rank's sum of squares of the merged gradient
+ * (for the global norm, sum over the table axis). Called again before the update, for another fetch or micro-batch, it
+ * adds to what is there and returns the square of the whole. */
 double sh_table_grad(sh_table *t, sh_fetch *f);
+
+/* Send part of the gradients ahead of it, when they are final: those of slots nfirst and on; then those before. */
+void sh_table_grad_rest(sh_table *t, sh_fetch *f);
+void sh_table_grad_first(sh_table *t, sh_fetch *f);
 
 /* Add gradients drows[n x ld] of own rows, numbered from 0 and ascending, that no fetch brings (full softmax). Local.
  * They are merged with what waits and with what sh_table_grad brings later, whose square and count then cover both. */

@@ -23,15 +23,42 @@ static void ask_direct(const sh_table *t, int32_t *slot, int64_t n, const int64_
   }
 }
 
-static int64_t settle_direct(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
+/* Slots of the distinct positions list[n], which the table's array `of` knows by handle[n]: those that one of slot[0 ..
+ * nfirst - 1] stands for come first. out[slot] = position. Returns how many are first. */
+static int64_t number(int64_t n, const int64_t *list, const int64_t *handle, const int32_t *slot, int64_t nfirst,
+                      int32_t *of, int64_t *out) {
+#pragma omp parallel for schedule(static) if (n > FEW)
+  for (int64_t s = 0; s < n; s++) of[handle[s]] = 0;
+#pragma omp parallel for schedule(static) if (nfirst > FEW)
+  for (int64_t k = 0; k < nfirst; k++) __atomic_store_n(of + slot[k], 1, __ATOMIC_RELAXED);
+  int64_t first = 0, next[2] = {0};
+  for (int64_t s = 0; s < n; s++) first += of[handle[s]];
+  next[0] = first;
+  for (int64_t s = 0; s < n; s++) {
+    int64_t at = next[of[handle[s]]]++;
+    of[handle[s]] = (int32_t)at;
+    out[at] = list[s];
+  }
+  return first;
+}
+
+static int64_t settle_direct(sh_table *t, int32_t *slot, int64_t n, int64_t nfirst, sh_arena *arena,
+                             int64_t **positions, int64_t *first) {
   struct sh_table_impl *impl = t->impl;
   sh_marks *marks = &impl->asked;
   int32_t *slot_of = impl->slot_of;
   int64_t nslots = sh_marks_count(marks), *out = *positions = SH_ARENA_NEW(arena, int64_t, nslots);
-  sh_marks_take(marks, out);
-  if (nslots == t->conf.rows) return nslots; /* every row: a slot is a position */
+  *first = nslots;
+  if (nfirst == n) {
+    sh_marks_take(marks, out);
+    if (nslots == t->conf.rows) return nslots; /* every row: a slot is a position */
 #pragma omp parallel for schedule(static) if (nslots > FEW)
-  for (int64_t s = 0; s < nslots; s++) slot_of[out[s]] = (int32_t)s;
+    for (int64_t s = 0; s < nslots; s++) slot_of[out[s]] = (int32_t)s;
+  } else {
+    int64_t *list = sh_buffer_need(&impl->sort[0], sizeof *list * (size_t)nslots);
+    sh_marks_take(marks, list);
+    *first = number(nslots, list, list, slot, nfirst, slot_of, out);
+  }
 #pragma omp parallel for schedule(static) if (n > FEW)
   for (int64_t i = 0; i < n; i++) slot[i] = slot_of[slot[i]];
   return nslots;
@@ -109,7 +136,8 @@ static int64_t members(const int64_t *set, int64_t size, int64_t *list) {
   return start[CHUNKS];
 }
 
-static int64_t settle_hashed(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
+static int64_t settle_hashed(sh_table *t, int32_t *slot, int64_t n, int64_t nfirst, sh_arena *arena,
+                             int64_t **positions, int64_t *first) {
   struct sh_table_impl *impl = t->impl;
   int64_t *set = impl->set.data, size = impl->set_size, mask = size - 1;
   int32_t *slot_at = sh_buffer_need(&impl->set_slot, sizeof *slot_at * (size_t)size);
@@ -117,12 +145,10 @@ static int64_t settle_hashed(sh_table *t, int32_t *slot, int64_t n, sh_arena *ar
   int64_t *other = sh_buffer_need(&impl->sort[1], sizeof *list * (size_t)n);
   int64_t nslots = members(set, size, list);
   sort(list, other, nslots, t->conf.rows - 1);
-  int64_t *out = *positions = SH_ARENA_NEW(arena, int64_t, nslots);
+  int64_t *out = *positions = SH_ARENA_NEW(arena, int64_t, nslots), *place = other;
 #pragma omp parallel for schedule(static) if (nslots > FEW)
-  for (int64_t s = 0; s < nslots; s++) {
-    out[s] = list[s];
-    slot_at[probe(set, mask, list[s])] = (int32_t)s;
-  }
+  for (int64_t s = 0; s < nslots; s++) place[s] = probe(set, mask, list[s]);
+  *first = number(nslots, list, place, slot, nfirst, slot_at, out);
 #pragma omp parallel for schedule(static) if (n > FEW)
   for (int64_t i = 0; i < n; i++) slot[i] = slot_at[slot[i]];
   return nslots;
@@ -142,6 +168,8 @@ void sh_distinct_ask(const sh_table *t, int32_t *slot, int64_t n, const int64_t 
     ask_hashed(t, slot, n, position, choice);
 }
 
-int64_t sh_distinct_settle(sh_table *t, int32_t *slot, int64_t n, sh_arena *arena, int64_t **positions) {
-  return direct(t) ? settle_direct(t, slot, n, arena, positions) : settle_hashed(t, slot, n, arena, positions);
+int64_t sh_distinct_settle(sh_table *t, int32_t *slot, int64_t n, int64_t nfirst, sh_arena *arena, int64_t **positions,
+                           int64_t *first) {
+  return direct(t) ? settle_direct(t, slot, n, nfirst, arena, positions, first)
+                   : settle_hashed(t, slot, n, nfirst, arena, positions, first);
 }

@@ -7,27 +7,34 @@
 
 enum { FEW = 256, AHEAD = 8, BLOCK = 64 };
 
+enum { FIRST, REST, PARTS };
+
 void sh_fetch_init(sh_fetch *f, sh_table *t) {
   *f = (sh_fetch){.ld = (t->conf.width + 15) / 16 * 16, .impl = sh_calloc(1, sizeof *f->impl)};
   f->impl->table = t;
-  f->impl->exchange = sh_exchange_create(t->axis);
-  f->impl->count = sh_calloc((size_t)t->axis->size, sizeof *f->impl->count);
+  for (int k = 0; k < PARTS; k++) {
+    f->impl->part[k].exchange = sh_exchange_create(t->axis);
+    f->impl->part[k].count = sh_calloc((size_t)t->axis->size, sizeof(int64_t));
+  }
 }
 
 void sh_fetch_free(sh_fetch *f) {
   if (!f->impl) return;
-  sh_exchange_destroy(f->impl->exchange);
-  free(f->impl->count);
+  for (int k = 0; k < PARTS; k++) {
+    sh_exchange_destroy(f->impl->part[k].exchange);
+    free(f->impl->part[k].count);
+  }
+  if (f->impl->table->impl && f->impl->table->impl->late == f) f->impl->table->impl->late = NULL;
   free(f->impl);
   *f = (sh_fetch){0};
 }
 
 /* Keys of the slots: positions ascend, so the shard is mostly the one before or its neighbour. */
-static void name_slots(const sh_table *t, sh_fetch *f) {
+static void name_slots(const sh_table *t, sh_fetch *f, int64_t from, int64_t to) {
   const int64_t *position = f->impl->position, *start = t->shard_start;
-#pragma omp parallel for schedule(static) if (f->nslots > FEW)
-  for (int64_t first = 0; first < f->nslots; first += FEW) {
-    int64_t last = first + FEW < f->nslots ? first + FEW : f->nslots, shard = sh_shard_at(t, position[first]);
+#pragma omp parallel for schedule(static) if (to - from > FEW)
+  for (int64_t first = from; first < to; first += FEW) {
+    int64_t last = first + FEW < to ? first + FEW : to, shard = sh_shard_at(t, position[first]);
     for (int64_t s = first; s < last; s++) {
       if (position[s] >= start[shard + 1]) shard++;
       if (position[s] >= start[shard + 1]) shard = sh_shard_at(t, position[s]);
@@ -36,11 +43,13 @@ static void name_slots(const sh_table *t, sh_fetch *f) {
   }
 }
 
-void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, sh_arena *batch) {
+void sh_fetch_open(sh_table *t, sh_fetch *f, int64_t nkeys, int64_t nfirst, sh_arena *batch) {
   struct sh_fetch_impl *impl = f->impl;
-  assert(impl->table == t && !t->impl->open && nkeys >= 0);
+  assert(impl->table == t && !t->impl->open && nfirst >= 0 && nfirst <= nkeys);
   t->impl->open = f;
   impl->batch = batch;
+  impl->nfirst = t->axis->size > 1 ? nfirst : nkeys;
+  impl->parts = t->axis->size > 1 ? PARTS : 0;
   f->nkeys = nkeys;
   f->rows = f->drows = NULL;
   f->slot = SH_ARENA_NEW(batch, int32_t, nkeys);
@@ -52,27 +61,37 @@ void sh_fetch_ask(sh_fetch *f, int64_t first, int64_t n, const int64_t *position
   sh_distinct_ask(f->impl->table, f->slot + first, n, position, choice);
 }
 
+/* The ids of one part, grouped by owner as they are. */
+static void send_ids(sh_table *t, sh_fetch *f, sh_fetch_part *p, int64_t first, int64_t last) {
+  const int64_t *rank_start = t->impl->rank_start, *position = f->impl->position + first;
+  int64_t before = 0;
+  p->first = first, p->n = last - first;
+  for (int r = 0; r < t->axis->size; r++) {
+    int64_t end = sh_lower_bound(position, p->n, rank_start[r + 1]);
+    p->count[r] = end - before;
+    before = end;
+  }
+  sh_exchange_ids_begin(p->exchange, position, p->count);
+}
+
 void sh_fetch_send(sh_table *t, sh_fetch *f) {
   struct sh_fetch_impl *impl = f->impl;
   sh_arena *batch = impl->batch;
   assert(t->impl->open == f);
   t->impl->open = NULL;
-  f->nslots = sh_distinct_settle(t, f->slot, f->nkeys, batch, &impl->position);
+  f->nslots = sh_distinct_settle(t, f->slot, f->nkeys, impl->nfirst, batch, &impl->position, &f->nfirst);
   f->slot_key = SH_ARENA_NEW(batch, int64_t, f->nslots);
-  name_slots(t, f);
-  if (t->axis->size == 1) return; /* every position is a row of this rank */
-  const int64_t *rank_start = t->impl->rank_start;
-  int64_t before = 0;
-  for (int r = 0; r < t->axis->size; r++) {
-    int64_t end = sh_lower_bound(impl->position, f->nslots, rank_start[r + 1]);
-    impl->count[r] = end - before;
-    before = end;
-  }
-  sh_exchange_ids_begin(impl->exchange, impl->position, impl->count);
+  name_slots(t, f, 0, f->nfirst);
+  name_slots(t, f, f->nfirst, f->nslots);
+  impl->asked = impl->rows_begun = impl->grads_begun[FIRST] = impl->grads_begun[REST] = false;
+  impl->part[REST].nasked = 0;
+  if (impl->parts > FIRST) send_ids(t, f, &impl->part[FIRST], 0, f->nfirst);
+  if (impl->parts > REST) send_ids(t, f, &impl->part[REST], f->nfirst, f->nslots);
 }
 
 void sh_table_fetch_begin(sh_table *t, sh_fetch *f, const int64_t *keys, int64_t nkeys, sh_arena *batch) {
-  sh_fetch_open(t, f, nkeys, batch);
+  sh_fetch_open(t, f, nkeys, nkeys, batch);
+  if (f->impl->parts > REST) f->impl->parts = REST;
 #pragma omp parallel for schedule(static) if (nkeys > FEW)
   for (int64_t first = 0; first < nkeys; first += FEW) {
     int64_t position[FEW], n = nkeys - first < FEW ? nkeys - first : FEW;
@@ -111,25 +130,75 @@ static void clear(float *x, int64_t ld, int64_t n) {
   for (int64_t i = 0; i < n; i++) memset(x + i * ld, 0, sizeof *x * (size_t)ld);
 }
 
-void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step) {
-  struct sh_fetch_impl *impl = f->impl;
+/* Rows of a part at their owner, asked for or their gradients: those of the first part stand first. */
+static float *wire_rows(const sh_fetch *f, int part) {
+  const struct sh_fetch_impl *impl = f->impl;
+  const sh_table *t = impl->table;
+  int64_t n = impl->part[FIRST].nasked + impl->part[REST].nasked;
+  float *wire = sh_buffer_need(&t->impl->wire, sizeof *wire * (size_t)(n * t->conf.width));
+  return wire + (part == FIRST ? 0 : impl->part[FIRST].nasked * t->conf.width);
+}
+
+/* Tight rows of a part at their user: the rows themselves unless they are padded. */
+static float *tight_rows(const sh_fetch *f, const sh_fetch_part *p, float *rows) {
+  const sh_table *t = f->impl->table;
   int64_t D = t->conf.width;
+  if (f->ld == D) return rows + p->first * D;
+  return (float *)sh_buffer_need(&t->impl->pack, sizeof(float) * (size_t)(f->nslots * D)) + p->first * D;
+}
+
+void sh_fetch_ids(sh_fetch *f) {
+  struct sh_fetch_impl *impl = f->impl;
+  if (impl->asked) return;
+  for (int k = 0; k < impl->parts; k++)
+    impl->part[k].nasked =
+        sh_exchange_ids_end(impl->part[k].exchange, &impl->part[k].asked, &impl->part[k].asked_count);
+  impl->asked = true;
+}
+
+static void rows_begin(sh_table *t, sh_fetch *f, int part) {
+  sh_fetch_part *p = &f->impl->part[part];
+  float *wire = wire_rows(f, part);
+  gather(t, p->asked, p->nasked, wire, t->conf.width);
+  sh_exchange_rows_begin(p->exchange, wire, tight_rows(f, p, f->rows), t->conf.width);
+}
+
+static void rows_end(sh_table *t, sh_fetch *f, int part) {
+  sh_fetch_part *p = &f->impl->part[part];
+  int64_t D = t->conf.width;
+  sh_exchange_rows_end(p->exchange);
+  if (f->ld != D) repack(tight_rows(f, p, f->rows), D, f->rows + p->first * f->ld, f->ld, D, p->n);
+}
+
+void sh_table_fetch_rows(sh_table *t, sh_fetch *f, sh_arena *step) {
+  struct sh_fetch_impl *impl = f->impl;
+  assert(!impl->rows_begun);
+  impl->rows_begun = true;
   f->rows = SH_ARENA_NEW(step, float, f->nslots * f->ld);
   f->drows = SH_ARENA_NEW(step, float, f->nslots * f->ld);
-  if (t->axis->size == 1) {
+  if (impl->parts == 0) { /* every position is a row of this rank */
     gather(t, impl->position, f->nslots, f->rows, f->ld);
-    clear(f->drows, f->ld, f->nslots);
-    return;
+  } else {
+    if (t->impl->late) sh_table_fetch_rest(t, t->impl->late);
+    sh_fetch_ids(f);
+    rows_begin(t, f, FIRST);
   }
-  impl->nasked = sh_exchange_ids_end(impl->exchange, &impl->asked, &impl->asked_count);
-  float *wire = sh_buffer_need(&t->impl->wire, sizeof *wire * (size_t)(impl->nasked * D));
-  bool tight = f->ld == D;
-  float *in = tight ? f->rows : sh_buffer_need(&t->impl->pack, sizeof *in * (size_t)(f->nslots * D));
-  gather(t, impl->asked, impl->nasked, wire, D);
-  sh_exchange_rows_begin(impl->exchange, wire, in, D);
   clear(f->drows, f->ld, f->nslots);
-  sh_exchange_rows_end(impl->exchange);
-  if (!tight) repack(in, D, f->rows, f->ld, D, f->nslots);
+}
+
+void sh_table_fetch_end(sh_table *t, sh_fetch *f, sh_arena *step) {
+  if (!f->impl->rows_begun) sh_table_fetch_rows(t, f, step);
+  if (f->impl->parts > FIRST) rows_end(t, f, FIRST);
+  if (f->impl->parts > REST) {
+    rows_begin(t, f, REST);
+    t->impl->late = f;
+  }
+}
+
+void sh_table_fetch_rest(sh_table *t, sh_fetch *f) {
+  if (t->impl->late != f) return;
+  rows_end(t, f, REST);
+  t->impl->late = NULL;
 }
 
 /* Rows that any source has, ascending. */
@@ -182,13 +251,14 @@ static double merge_block(const sh_table *t, int nsources, const int64_t *touche
 static int list_pending(sh_table *t) {
   struct sh_table_impl *impl = t->impl;
   if (!impl->pending) return 0;
-  impl->source[0] = (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0,
-                                            impl->grad[impl->now].data, t->conf.width};
+  impl->source[0] =
+      (struct sh_grad_source){impl->touched[impl->now].data, impl->ntouched, 0, impl->waiting, impl->waiting_ld};
   return 1;
 }
 
-/* The places gradients come from, in the order of summation: what waits already, then the ranks. */
-static int list_sources(sh_table *t, const sh_fetch *f, const float *wire) {
+/* The places gradients come from, in the order of summation: what waits already, then the ranks. A row comes from a
+ * rank in one part only, so the order of parts does not matter. */
+static int list_sources(sh_table *t, const sh_fetch *f) {
   struct sh_table_impl *impl = t->impl;
   struct sh_grad_source *s = impl->source;
   int64_t D = t->conf.width;
@@ -197,8 +267,14 @@ static int list_sources(sh_table *t, const sh_fetch *f, const float *wire) {
     s[n++] = (struct sh_grad_source){f->impl->position, f->nslots, 0, f->drows, f->ld};
     return n;
   }
-  for (int64_t r = 0, at = 0; r < t->axis->size; at += f->impl->asked_count[r], r++)
-    s[n++] = (struct sh_grad_source){f->impl->asked + at, f->impl->asked_count[r], t->position_first, wire + at * D, D};
+  int64_t at[PARTS] = {0};
+  for (int r = 0; r < t->axis->size; r++)
+    for (int k = 0; k < f->impl->parts; k++) {
+      const sh_fetch_part *p = &f->impl->part[k];
+      int64_t rows = p->asked_count[r];
+      s[n++] = (struct sh_grad_source){p->asked + at[k], rows, t->position_first, wire_rows(f, k) + at[k] * D, D};
+      at[k] += rows;
+    }
   return n;
 }
 
@@ -217,6 +293,30 @@ static double merge(sh_table *t, int nsources) {
   impl->now = into;
   impl->ntouched = n;
   impl->pending = true;
+  impl->waiting = grad, impl->waiting_ld = t->conf.width;
+  return total;
+}
+
+/* The only source listed waits as it is. Returns its square, summed as merge does. */
+static double adopt(sh_table *t) {
+  struct sh_table_impl *impl = t->impl;
+  const struct sh_grad_source *s = &impl->source[0];
+  int64_t D = t->conf.width, blocks = (s->n + BLOCK - 1) / BLOCK;
+  int64_t *touched = sh_buffer_need(&impl->touched[!impl->now], sizeof *touched * (size_t)s->n);
+  double *square = sh_buffer_need(&impl->block_square, sizeof *square * (size_t)blocks), total = 0;
+#pragma omp parallel for schedule(static) if (s->n > FEW)
+  for (int64_t b = 0; b < blocks; b++) {
+    square[b] = 0;
+    for (int64_t i = b * BLOCK; i < (b + 1) * BLOCK && i < s->n; i++) {
+      touched[i] = s->row[i] - s->base;
+      square[b] += square_of(s->grad + i * s->ld, D);
+    }
+  }
+  for (int64_t b = 0; b < blocks; b++) total += square[b];
+  impl->now = !impl->now;
+  impl->ntouched = s->n;
+  impl->pending = true;
+  impl->waiting = s->grad, impl->waiting_ld = s->ld;
   return total;
 }
 
@@ -231,20 +331,35 @@ void sh_table_add_local(sh_table *t, int64_t n, const int32_t *local_row, const 
   merge(t, nsources);
 }
 
-double sh_table_grad(sh_table *t, sh_fetch *f) {
-  struct sh_table_impl *impl = t->impl;
+static void grads_begin(sh_table *t, sh_fetch *f, int part) {
+  if (t->impl->late) sh_table_fetch_rest(t, t->impl->late);
+  sh_fetch_part *p = &f->impl->part[part];
   int64_t D = t->conf.width;
-  float *wire = NULL;
+  float *out = tight_rows(f, p, f->drows);
+  if (f->ld != D) repack(f->drows + p->first * f->ld, f->ld, out, D, D, p->n);
+  sh_exchange_grads_begin(p->exchange, out, wire_rows(f, part), D);
+}
+
+void sh_table_grad_rest(sh_table *t, sh_fetch *f) {
   assert(f->drows);
-  if (t->axis->size > 1) {
-    const float *out = f->drows;
-    if (f->ld != D) {
-      out = sh_buffer_need(&impl->pack, sizeof *out * (size_t)(f->nslots * D));
-      repack(f->drows, f->ld, impl->pack.data, D, D, f->nslots);
-    }
-    wire = sh_buffer_need(&impl->wire, sizeof *wire * (size_t)(f->impl->nasked * D));
-    sh_exchange_grads_begin(f->impl->exchange, out, wire, D);
-    sh_exchange_grads_end(f->impl->exchange);
+  if (f->impl->parts <= REST || f->impl->grads_begun[REST]) return;
+  grads_begin(t, f, REST);
+  f->impl->grads_begun[REST] = true;
+}
+
+void sh_table_grad_first(sh_table *t, sh_fetch *f) {
+  sh_table_grad_rest(t, f);
+  if (f->impl->parts <= FIRST || f->impl->grads_begun[FIRST]) return;
+  grads_begin(t, f, FIRST);
+  f->impl->grads_begun[FIRST] = true;
+}
+
+double sh_table_grad(sh_table *t, sh_fetch *f) {
+  sh_table_grad_first(t, f);
+  for (int k = 0; k < f->impl->parts; k++) {
+    sh_exchange_grads_end(f->impl->part[k].exchange);
+    f->impl->grads_begun[k] = false;
   }
-  return merge(t, list_sources(t, f, wire));
+  int nsources = list_sources(t, f);
+  return nsources == 1 ? adopt(t) : merge(t, nsources);
 }

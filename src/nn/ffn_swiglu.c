@@ -81,6 +81,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_right right2 = sh_right_of(c, F, D, w2, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(R); block++) {
+    sh_breathe();
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(R, block);
     float *h = blocks + SH_TOKEN_BLOCK * F * sh_thread(), *h1 = v.h1 + r0 * F, *h3 = v.h3 + r0 * F;
     float *g = v.g + r0 * D, *out = a->out[0] + r0 * D;
@@ -126,6 +127,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_right w3t = sh_right_of(c, F, D, sh_param_value(c->params, l->param[W3]), F, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    sh_breathe();
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block), at = t0 * F;
     float *dh = blocks + per_thread * sh_thread(), *dg = dh + SH_TOKEN_BLOCK * F, *dx = a->din[0];
     if (again) norm_rows(l, c, a, &dropout, v, t0, rows);

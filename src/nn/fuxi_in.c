@@ -137,6 +137,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_proj
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < s.h; h++) {
+      sh_breathe();
       int64_t i = pieces.piece[p].sequence;
       sh_heads_io io = head_of(l, b, v.vqk, i, h);
       io.out = a->out[1] + (a->row_token ? i : b->offsets[i]) * s.u + h * f->channels * f->dv;
@@ -202,6 +203,7 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, s
     map_grads *g = grads + unit;
     g->pos = partials + unit * partial, g->ts = g->pos + f->N;
     for (int64_t p = sh_piece_group(&pieces, group); p < sh_piece_group(&pieces, group + 1); p++) {
+      sh_breathe();
       const sh_piece *piece = &pieces.piece[p];
       int64_t i = piece->sequence;
       sh_heads_io io = head_of(l, b, v.vqk, i, h);

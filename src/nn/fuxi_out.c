@@ -63,6 +63,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_right right = sh_right_of(c, n, D, w, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
+    sh_breathe();
     int64_t r0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(a->R, block);
     for (int64_t r = r0; r < r0 + rows; r++) {
       const float *u = a->in[1] + r * n, *o = a->in[2] + r * n, *x = a->in[0] + sh_row_token(a, r) * D;
@@ -97,6 +98,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *n *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    sh_breathe();
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
     float *dy = blocks + SH_TOKEN_BLOCK * n * sh_thread();
     c->k->multiply(rows, a->dout[0] + t0 * D, D, &wt, dy, n, false);

@@ -88,6 +88,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, sh_proj
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < s.h; h++) {
+      sh_breathe();
       int64_t i = pieces.piece[p].sequence, t = b->offsets[i], row = a->row_token ? i : t;
       const float *vqk = v.vqk + t * rest;
       sh_heads_io io = {.dqk = f->dqk,
@@ -138,6 +139,7 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const float *dout, s
     int64_t g = unit / s.h, h = unit % s.h;
     float *dpos = partials + unit * partial, *dts = dpos + f->N;
     for (int64_t p = sh_piece_group(&pieces, g); p < sh_piece_group(&pieces, g + 1); p++) {
+      sh_breathe();
       const sh_piece *piece = &pieces.piece[p];
       int64_t i = piece->sequence, t = b->offsets[i];
       const float *vqk = v.vqk + t * rest;

@@ -36,9 +36,11 @@ void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const floa
     for (int64_t group = 0; group < w.groups; group++) {
       int64_t n0 = group * w.width, n = N - n0 < w.width ? N - n0 : w.width;
       int64_t first = T * p / w.parts, end = T * (p + 1) / w.parts;
-      for (int64_t t = first; t < end; t += PASS)
+      for (int64_t t = first; t < end; t += PASS) {
+        sh_breathe();
         c->k->multiply_tn(K, n, end - t < PASS ? end - t : PASS, x + t * ldx, ldx, dy + t * lddy + n0, lddy,
                           partial + p * K * N + n0, N, t > first);
+      }
     }
 #pragma omp parallel for schedule(static)
   for (int64_t k = 0; k < K; k++)

@@ -5,6 +5,7 @@
 #ifndef SH_NN_LINEAR_H
 #define SH_NN_LINEAR_H
 
+#include "core/breathe.h"
 #include "nn/layer.h"
 
 enum { SH_TOKEN_BLOCK = 64 };

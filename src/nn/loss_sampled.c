@@ -53,6 +53,7 @@ static void group_tiles(const plan *p) {
 
 /* Losses, coefficients and hidden gradients of n <= BLOCK tokens, the tile's tokens i .. i+n-1. */
 static void score_block(const plan *p, int64_t t0, int64_t i, int64_t n) {
+  sh_breathe();
   const sh_loss_args *a = p->a;
   const sh_kernels *k = p->c->k;
   bool norm = a->conf->l2_norm;
@@ -73,6 +74,7 @@ static void do_tile(const plan *p, int64_t t0, int64_t n) {
   const int32_t *start = p->start + t0 / p->tile * (p->U + 1);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t u = 0; u < p->U; u += SH_TOKEN_BLOCK) {
+    sh_breathe();
     sh_pairs pairs = {.start = start + u, .pair = p->pair + t0 * p->m, .shift = p->shift};
     p->c->k->pair_sums(p->U - u < SH_TOKEN_BLOCK ? p->U - u : SH_TOKEN_BLOCK, p->ld, p->coef, &pairs, p->h, p->ld,
                        p->de + u * p->ld, p->ld);

@@ -55,6 +55,7 @@ static void rows_back(const sh_loss_args *a, const sh_ctx *c, const candidates *
   float *de = SH_ARENA_NEW(c->scratch, float, U *ld);
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t u0 = 0; u0 < U; u0 += SH_TOKEN_BLOCK) {
+    sh_breathe();
     int64_t n = U - u0 < SH_TOKEN_BLOCK ? U - u0 : SH_TOKEN_BLOCK;
     sh_pairs targets = {.start = by_target.start + u0, .pair = by_target.item};
     for (int64_t u = u0; u < u0 + n; u++)

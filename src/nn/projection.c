@@ -27,6 +27,7 @@ static void project_all(const sh_projection *p, const sh_ctx *c, const sh_args *
   sh_right w = sh_right_of(c, D, W, weight, W, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
+    sh_breathe();
     int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->T, block);
     float *z = v.z + t * W;
     norm_rows(p, c, a, v, t, n);
@@ -92,6 +93,7 @@ void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, 
   sh_right wt = sh_right_of(c, W, D, sh_param_value(c->params, p->weight), W, true);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    sh_breathe();
     int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
     float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
     if (p->slim) norm_rows(p, c, a, v, t, n);

@@ -135,6 +135,7 @@ static void attend(const sh_layer *l, const sh_ctx *c, const sh_args *a, tape_vi
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < heads; h++) {
+      sh_breathe();
       int64_t i = pieces.piece[p].sequence;
       sh_heads_io io = head_of(l, c, a, v, i, h);
       sh_piece_io(&pieces.piece[p], &io);
@@ -178,6 +179,7 @@ static void attend_back(const sh_layer *l, const sh_ctx *c, const sh_args *a, ta
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
   for (int64_t p = 0; p < pieces.n; p++)
     for (int64_t h = 0; h < heads; h++) {
+      sh_breathe();
       const sh_piece *piece = &pieces.piece[p];
       int64_t i = piece->sequence, t = b->offsets[i];
       sh_heads_io io = head_of(l, c, a, v, i, h);

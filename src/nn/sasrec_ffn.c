@@ -88,6 +88,7 @@ static void forward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   sh_right right1 = sh_right_of(c, D, F, w1, F, false), right2 = sh_right_of(c, F, D, w2, D, false);
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->R); block++) {
+    sh_breathe();
     int64_t r0 = block * SH_TOKEN_BLOCK, end = r0 + sh_block_rows(a->R, block);
     for (int64_t r = r0; r < end; r++) {
       c->k->layernorm(1, D, f->eps, a->in[0] + sh_row_token(a, r) * D, D, v.z + r * D, D, v.rstd + r);
@@ -123,6 +124,7 @@ static void backward(const sh_layer *l, const sh_ctx *c, const sh_args *a) {
   float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    sh_breathe();
     int64_t t0 = block * SH_TOKEN_BLOCK, rows = sh_block_rows(T, block);
     if (again) c->k->layernorm(rows, D, f->eps, a->in[0] + t0 * D, D, v.z + t0 * D, D, v.rstd + t0);
     for (int64_t t = t0; t < t0 + rows; t++) sh_drop_row(c, &drop_out, t, 0, D, a->dout[0] + t * D, dy + t * D);

@@ -68,6 +68,7 @@ static void block_scan(const sh_softmax *s, int64_t T, int64_t b, const float *h
   int64_t t0 = b * TILE, rows = tile_rows(T, b), chunks = tiles_of(s->n);
   for (int64_t c = 0; c < chunks; c++, x += stride) {
     const float *shift = s->packed_shift + c * TILE;
+    sh_breathe();
     dots(s, rows, h + t0 * s->ld, c, x);
     for (int64_t i = 0; i < rows; i++) {
       int64_t v = column(match, t0 + i, c);
@@ -102,6 +103,7 @@ static void block_back(const sh_softmax *s, const panel *n, int64_t b, const flo
   for (int64_t c = 0; c < n->chunks; c++) {
     int64_t chunk = n->chunk0 + c, count = tile_rows(s->n, chunk);
     float *x = n->p + (b * n->chunks + c) * TILE * TILE;
+    sh_breathe();
     if (!n->kept) dots(s, rows, h + t0 * s->ld, chunk, x);
     s->k->softmax_tile(rows, count, s->scale, s->packed_shift + chunk * TILE, lse + t0, factor, x, TILE);
     for (int64_t i = 0; i < rows; i++) {
@@ -117,6 +119,7 @@ static void chunk_back(const sh_softmax *s, const panel *n, int64_t c, const flo
   int64_t chunk = n->chunk0 + c, count = tile_rows(s->n, chunk);
   for (int64_t b = 0; b < n->blocks; b++) {
     int64_t t0 = (n->block0 + b) * TILE, rows = tile_rows(n->T, n->block0 + b);
+    sh_breathe();
     s->k->multiply_tn(count, s->ld, rows, n->p + (b * n->chunks + c) * TILE * TILE, TILE, h + t0 * s->ld, s->ld,
                       de + chunk * TILE * s->ld, s->ld, true);
   }

@@ -5,18 +5,17 @@
 
 enum { BLOCK = 16384 };
 
-void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, double lr, double scale, int64_t step,
-                    float *exp_avg, float *exp_avg_sq) {
+void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_slices *held, const sh_conf_optim *o, double lr,
+                    double scale, int64_t step, float *exp_avg, float *exp_avg_sq) {
   double c1 = 1 - pow(o->beta1, (double)step), c2 = 1 - pow(o->beta2, (double)step);
   for (int i = 0; i < p->n; i++) {
-    const sh_param *r = &p->row[i];
-    if (r->tie >= 0) continue;
-    double decay = r->decay ? o->weight_decay : 0;
-#pragma omp parallel for schedule(static) if (r->size > BLOCK)
-    for (int64_t at = 0; at < r->size; at += BLOCK) {
-      int64_t n = r->size - at < BLOCK ? r->size - at : BLOCK, q = r->offset + at;
-      k->adamw(n, lr, o->beta1, o->beta2, o->eps, decay, c1, c2, (float)scale, p->grad + q, p->value + q, exp_avg + q,
-               exp_avg_sq + q);
+    int64_t size = sh_slice_size(held, p, i), first = sh_slice_first(held, p, i), state = held->slice[i].at;
+    double decay = p->row[i].decay ? o->weight_decay : 0;
+#pragma omp parallel for schedule(static) if (size > BLOCK)
+    for (int64_t at = 0; at < size; at += BLOCK) {
+      int64_t n = size - at < BLOCK ? size - at : BLOCK, q = first + at, m = state + at;
+      k->adamw(n, lr, o->beta1, o->beta2, o->eps, decay, c1, c2, (float)scale, p->grad + q, p->value + q, exp_avg + m,
+               exp_avg_sq + m);
     }
   }
 }

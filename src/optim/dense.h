@@ -10,10 +10,11 @@
 /* AdamW works element by element: its state may be cut anywhere. */
 #define SH_DENSE_GRAIN SH_GRAIN_ELEMENT
 
-/* Decoupled weight decay on the rows that ask for it; scale multiplies every gradient; step = 1, 2, ...
- * exp_avg and exp_avg_sq are arrays over the parameter block. Element-wise: threads never change a bit. */
-void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_conf_optim *o, double lr, double scale, int64_t step,
-                    float *exp_avg, float *exp_avg_sq);
+/* Update the values of `held` slices; exp_avg and exp_avg_sq are arrays over them. Decoupled weight decay on the rows
+ * that ask for it; scale multiplies every gradient; step = 1, 2, ... Element-wise: neither threads nor slices change a
+ * bit. */
+void sh_dense_adamw(const sh_kernels *k, sh_params *p, const sh_slices *held, const sh_conf_optim *o, double lr,
+                    double scale, int64_t step, float *exp_avg, float *exp_avg_sq);
 
 /* This rank's share of the squared norm of summed gradients: own slices, of replicated parameters those of the first
  * rank of the tensor axis. The sum of all shares over the *world* is the squared norm. Fixed blocks in a fixed order.

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
+
 enum { ONE, WIDE };
 static const sh_row_optim_info registry[] = {
 #define ROW_OPTIM(id, name, states, name0, shape0, name1, shape1, help)                                                \
@@ -99,39 +101,59 @@ static void sh_row_adam_dense(const sh_row_view *r, scale s) {
   for (int64_t i = 0; i < spans; i++) adam_dense_span(r, i * span, (i + 1) * span < r->n ? (i + 1) * span : r->n, s);
 }
 
-enum { FEW = 256 }; /* rows not worth waking threads for */
+enum { FEW = 256, AHEAD = 16 }; /* rows not worth waking threads for; rows fetched ahead of their turn */
+
+/* Touched rows lie anywhere in memory: without this each would be waited for. (GCC takes a function that only
+ * prefetches for one without effect, and drops calls of it that it has not inlined early.) */
+__attribute__((always_inline)) static inline void fetch_ahead(const sh_row_view *r, int64_t k, int wide_states) {
+  if (k + AHEAD >= r->ntouched) return;
+  int64_t row = r->touched[k + AHEAD];
+  for (int64_t d = 0; d < r->width; d += 16) __builtin_prefetch(r->value + row * r->width + d, 1);
+  for (int s = 0; s < wide_states; s++)
+    for (int64_t d = 0; d < r->width; d += 16) __builtin_prefetch(r->state[s] + row * r->width + d, 1);
+}
+
+/* p = keep p - step g */
+static inline void descend(const sh_kernels *k, float *restrict p, const float *restrict g, int64_t n, float keep,
+                           float step) {
+  if (keep == 1.f)
+    k->axpy(n, -step, g, p);
+  else
+    for (int64_t i = 0; i < n; i++) p[i] = p[i] * keep - step * g[i];
+}
 
 static void sh_row_adam_lazy(const sh_row_view *r, scale s) {
   int64_t w = r->width;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
   for (int64_t k = 0; k < r->ntouched; k++) {
     int64_t at = r->touched[k] * w;
+    fetch_ahead(r, k, 2);
     adam(r->value + at, r->state[0] + at, r->state[1] + at, r->grad + k * r->grad_ld, w, s);
   }
 }
 
 static void sh_row_adagrad(const sh_row_view *r, scale s) {
+  const sh_kernels *fast = sh_kernels_best();
   int64_t w = r->width;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
   for (int64_t k = 0; k < r->ntouched; k++) {
-    float *p = r->value + r->touched[k] * w, *total = r->state[0] + r->touched[k];
+    float *total = r->state[0] + r->touched[k];
     const float *g = r->grad + k * r->grad_ld;
-    double square = 0;
-    for (int64_t i = 0; i < w; i++) square += (double)g[i] * (double)g[i];
-    *total += (float)(square * (double)s.clip * (double)s.clip / (double)w);
-    float step = s.lr * s.clip / (sqrtf(*total) + s.eps);
-    for (int64_t i = 0; i < w; i++) p[i] = p[i] * s.keep - step * g[i];
+    fetch_ahead(r, k, 0);
+    if (k + AHEAD < r->ntouched) __builtin_prefetch(r->state[0] + r->touched[k + AHEAD], 1);
+    *total += fast->dot(w, g, g) * s.clip * s.clip / (float)w;
+    descend(fast, r->value + r->touched[k] * w, g, w, s.keep, s.lr * s.clip / (sqrtf(*total) + s.eps));
   }
 }
 
 static void sh_row_sgd(const sh_row_view *r, scale s) {
+  const sh_kernels *fast = sh_kernels_best();
   int64_t w = r->width;
   float step = s.lr * s.clip;
 #pragma omp parallel for schedule(static) if (r->ntouched > FEW)
   for (int64_t k = 0; k < r->ntouched; k++) {
-    float *p = r->value + r->touched[k] * w;
-    const float *g = r->grad + k * r->grad_ld;
-    for (int64_t i = 0; i < w; i++) p[i] = p[i] * s.keep - step * g[i];
+    fetch_ahead(r, k, 0);
+    descend(fast, r->value + r->touched[k] * w, r->grad + k * r->grad_ld, w, s.keep, step);
   }
 }
 

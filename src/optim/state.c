@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void create(sh_slices *s, const sh_params *p) {
   *s = (sh_slices){.n = p->n, .slice = sh_calloc((size_t)p->n + 1, sizeof *s->slice)};
@@ -25,6 +26,12 @@ void sh_slices_of(sh_slices *s, const sh_params *p, const int64_t *first, const 
     s->slice[i] = (sh_slice){.row = (from - r->offset) / width, .rows = (to - from) / width, .at = s->floats};
     s->floats += (to - from + 15) / 16 * 16;
   }
+}
+
+void sh_slices_copy(sh_slices *s, const sh_slices *from) {
+  *s = *from;
+  s->slice = sh_malloc(((size_t)from->n + 1) * sizeof *s->slice);
+  memcpy(s->slice, from->slice, (size_t)from->n * sizeof *s->slice);
 }
 
 void sh_slices_destroy(sh_slices *s) {

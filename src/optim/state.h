@@ -26,6 +26,7 @@ void sh_slices_whole(sh_slices *s, const sh_params *p);
 /* What lies in [first[i], last[i]) of the block for parameter i, in whole rows; arrays over it are packed. */
 void sh_slices_of(sh_slices *s, const sh_params *p, const int64_t *first, const int64_t *last);
 
+void sh_slices_copy(sh_slices *s, const sh_slices *from);
 void sh_slices_destroy(sh_slices *s);
 
 /* Floats of parameter i's slice, and where it begins in the parameter block. */

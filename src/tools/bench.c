@@ -12,8 +12,8 @@
 #include "tools/bench_internal.h"
 
 enum { MOST_THREAD_COUNTS = 16 };
-static const char *const sections[] = {"machine", "kernels", "layers", "step", "eval"};
-enum { MACHINE, KERNELS, LAYERS, STEP, EVAL, SECTIONS };
+static const char *const sections[] = {"machine", "kernels", "layers", "step", "eval", "table", "overlap"};
+enum { MACHINE, KERNELS, LAYERS, STEP, EVAL, TABLE, OVERLAP, SECTIONS }; /* the last two only when asked for */
 
 typedef struct plan {
   sh_bench_shape shape[SH_BENCH_SHAPES];
@@ -37,14 +37,15 @@ static sh_status read_threads(const char *text, plan *p) {
 }
 
 static sh_status read_sections(const char *text, plan *p) {
-  for (int i = 0; i < SECTIONS; i++) p->wanted[i] = !text;
+  for (int i = 0; i < SECTIONS; i++) p->wanted[i] = !text && i < TABLE;
   while (text && *text) {
     size_t n = strcspn(text, ",");
     int found = -1;
     for (int i = 0; i < SECTIONS; i++)
       if (strlen(sections[i]) == n && !strncmp(text, sections[i], n)) found = i;
     if (found < 0)
-      return sh_fail(SH_ERR_USAGE, "--only: found '%.*s', expected some of machine,kernels,layers,step,eval", (int)n,
+      return sh_fail(SH_ERR_USAGE,
+                     "--only: found '%.*s', expected some of machine,kernels,layers,step,eval,table,overlap", (int)n,
                      text);
     p->wanted[found] = true;
     text += n + (text[n] == ',');
@@ -116,6 +117,8 @@ static sh_status measure(sh_bench_state *b, const plan *p) {
   if (p->wanted[LAYERS]) SH_TRY(sh_bench_parts(b));
   if (p->wanted[STEP]) SH_TRY(sh_bench_step(b));
   if (p->wanted[EVAL]) SH_TRY(sh_bench_eval(b));
+  if (p->wanted[TABLE]) SH_TRY(sh_bench_table(b));
+  if (p->wanted[OVERLAP]) SH_TRY(sh_bench_overlap(b));
   return SH_OK;
 }
 

@@ -81,6 +81,8 @@ sh_status sh_bench_kernels(sh_bench_state *b);
 sh_status sh_bench_parts(sh_bench_state *b);
 sh_status sh_bench_step(sh_bench_state *b);
 sh_status sh_bench_eval(sh_bench_state *b);
+sh_status sh_bench_table(sh_bench_state *b);
+sh_status sh_bench_overlap(sh_bench_state *b);
 
 /* A stage of the bench's own, for sh_step_read (train/step.h). */
 void sh_bench_stage_init(sh_trainer *t, sh_stage *s);

@@ -66,6 +66,7 @@ static void load(parts *p) {
   end(p, SH_PHASE_EXCHANGE, "fetch begin: distinct ids leave", 0, 0);
   begin(p);
   sh_table_fetch_end(&t->item, &s->fetch, &t->step);
+  sh_table_fetch_rest(&t->item, &s->fetch);
   double bytes = sizeof(float) * (double)s->fetch.nslots * s->fetch.ld;
   end(p, SH_PHASE_EXCHANGE, "fetch end: rows arrive", 0, 3 * bytes);
 }
@@ -173,9 +174,10 @@ static void update(parts *p) {
   end(p, SH_PHASE_EXCHANGE, "gradients of rows to owners", 0,
       f * 2 * (double)p->stage.fetch.nslots * p->stage.fetch.ld);
   begin(p);
-  double norm = sh_dense_grad_sq(&t->model.params, &t->sync.own);
+  double norm = sh_dense_grad_sq(&t->model.params, &t->sync.buckets.own);
   sh_sum_f64(&t->grid->world, &norm, 1);
   sh_step_update_dense(t, 1);
+  sh_grad_sync_values_end(&t->sync);
   end(p, SH_PHASE_OPTIMISER, "norm and AdamW of dense parameters", 0, f * 8 * dense);
   bool sweep = t->item.conf.optim == SH_ROW_ADAM_DENSE;
   double touched = (double)sh_table_touched(&t->item), visited = sweep ? (double)t->item.local_rows : touched;

@@ -104,7 +104,9 @@ sh_memory sh_memory_predict(const sh_config *c, const sh_model *m, const sh_memo
   int64_t rows = distinct_rows(c, s), row_bytes = rows * padded(c->model.width) * FLOAT;
   int64_t work = loss_floats(c, s, rows);
   for (int i = 0; i < m->ncalls; i++) work = larger(work, call_floats(c, m, s, i));
-  return (sh_memory){.dense = 4 * m->params.block * FLOAT,
+  int64_t data = s->ranks / s->tensor, block = m->params.block;
+  int64_t state = c->parallel.zero ? (block + data - 1) / data : block;
+  return (sh_memory){.dense = 2 * (block + state) * FLOAT + sh_grad_sync_bytes(&m->params, (int)data, &c->comm),
                      .table = table_bytes(c, s),
                      .activations = sh_model_pass_floats(m, s->tokens, s->sequences, scratch) * FLOAT,
                      .rows = 2 * row_bytes,

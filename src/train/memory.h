@@ -24,7 +24,7 @@ typedef struct sh_memory_shape {
 
 /* Bytes on one rank. */
 typedef struct sh_memory {
-  int64_t dense;       /* parameters, gradients and two moments */
+  int64_t dense;       /* parameters, gradients, their way to other ranks, and two moments */
   int64_t table;       /* own rows, their optimiser state, and lists over items */
   int64_t activations; /* slots, tapes and gradients of slots at their peak: most of the step arena */
   int64_t rows;        /* fetched rows and their gradients: the rest of it */

@@ -107,7 +107,7 @@ void sh_references_build(sh_trainer *t, sh_stage *s) {
   s->nshared = in_batch ? s->batch.global_tokens : !strcmp(loss, "shared") ? negatives_of(t) : 0;
   s->first_shared = T * (1 + each);
   sh_fetch *f = &s->fetch;
-  sh_fetch_open(&t->item, f, s->first_shared + s->nshared, &s->memory);
+  sh_fetch_open(&t->item, f, s->first_shared + s->nshared, T, &s->memory); /* layers read inputs before losses */
   s->first_input = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
   s->first_loss = SH_ARENA_NEW(&s->memory, int64_t, s->batch.nmicro);
   int64_t input = 0, reference = T;

@@ -59,14 +59,17 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
     sh_phase(SH_PHASE_FORWARD);
     float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
     float *dhidden = SH_ARENA_NEW(&t->step, float, sh_model_own(&t->model, c.batch->T) * t->model.width);
-    sh_phase(SH_PHASE_LOSS);
-    loss += sh_step_loss(t, s, m, &c, hidden, dhidden);
-    sh_phase(SH_PHASE_BACKWARD);
     bool last = m == s->batch.nmicro - 1;
+    sh_phase(SH_PHASE_LOSS);
+    sh_table_fetch_rest(&t->item, &s->fetch);
+    loss += sh_step_loss(t, s, m, &c, hidden, dhidden);
+    if (last) sh_table_grad_rest(&t->item, &s->fetch); /* only losses read these rows */
+    sh_phase(SH_PHASE_BACKWARD);
     sh_model_backward(&t->model, &c, &pass, dhidden, last ? sh_grad_sync_ready : NULL, &t->sync);
     sh_arena_release(&t->step, mark);
   }
   sh_phase(SH_PHASE_SYNC);
+  sh_table_grad_first(&t->item, &s->fetch);
   sh_grad_sync_end(&t->sync);
   return loss;
 }
@@ -78,11 +81,13 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   if (!now->loaded) SH_TRY(stage_begin(t, now, t->state.epoch, t->state.step_in_epoch, t->state.step));
   sh_phase(SH_PHASE_FETCH);
   reserve_step(t, now);
-  sh_table_fetch_end(&t->item, &now->fetch, &t->step); /* rows after the last update arrive */
-  now->loaded = false;                                 /* also when what follows fails */
-  SH_TRY(stage_next(t, now, next));                    /* ids of the next batch leave */
+  sh_table_fetch_rows(&t->item, &now->fetch, &t->step); /* rows after the last update leave */
+  sh_status status = stage_next(t, now, next);          /* ids of the next batch leave */
+  sh_table_fetch_end(&t->item, &now->fetch, &t->step);
+  now->loaded = false; /* also when the next batch failed */
+  SH_TRY(status);
   double loss = forward_backward(t, now);
-  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.own);
+  double square = sh_table_grad(&t->item, &now->fetch) + sh_dense_grad_sq(&t->model.params, &t->sync.buckets.own);
   double sums[5] = {loss, square, (double)sh_table_touched(&t->item), stop ? 1 : 0, sh_step_flops(t, now)};
   sh_sum_f64(&t->grid->world, sums, 5);
   double norm = sqrt(sums[1]);
@@ -99,8 +104,9 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
                    norm);
   sh_phase(SH_PHASE_UPDATE);
   double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);
-  report->lr = sh_step_update_dense(t, clip_scale);
+  report->lr = sh_step_update_dense(t, clip_scale); /* updated parameters leave */
   sh_step_update_rows(t, clip_scale);
+  sh_grad_sync_values_end(&t->sync);
   t->now = 1 - t->now;
   t->state.step++;
   t->state.tokens += report->tokens;
@@ -112,6 +118,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
 void sh_trainer_rewind(sh_trainer *t) {
   for (int i = 0; i < 2; i++) {
     if (t->stage[i].loaded) sh_table_fetch_end(&t->item, &t->stage[i].fetch, &t->step);
+    sh_table_fetch_rest(&t->item, &t->stage[i].fetch);
     t->stage[i].loaded = false;
   }
 }

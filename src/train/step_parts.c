@@ -77,7 +77,9 @@ static double rate_factor(const sh_trainer *t) {
 double sh_step_update_dense(sh_trainer *t, double clip_scale) {
   const sh_conf_optim *o = &t->conf.optim;
   double lr = rate_factor(t) * o->lr;
-  sh_dense_adamw(t->kernels, &t->model.params, o, lr, clip_scale, t->state.step + 1, t->exp_avg, t->exp_avg_sq);
+  sh_dense_adamw(t->kernels, &t->model.params, &t->held, o, lr, clip_scale, t->state.step + 1, t->exp_avg,
+                 t->exp_avg_sq);
+  sh_grad_sync_values_begin(&t->sync);
   return lr;
 }
 

@@ -30,10 +30,19 @@ static sh_status make_model(sh_trainer *t) {
   }
   SH_TRY(sh_model_create(&t->model, &model, &t->grid->tensor, c->parallel.sequence));
   sh_params_init(&t->model.params, (uint32_t)c->train.seed);
-  size_t block = (size_t)t->model.params.block;
-  t->exp_avg = SH_ARENA_ZNEW(&t->run, float, block);
-  t->exp_avg_sq = SH_ARENA_ZNEW(&t->run, float, block);
   return SH_OK;
+}
+
+static void make_dense_state(sh_trainer *t) {
+  const sh_params *p = &t->model.params;
+  bool zero = t->conf.parallel.zero;
+  sh_grad_sync_create(&t->sync, &t->model.params, t->grid, &t->conf.comm, zero, SH_DENSE_GRAIN);
+  if (zero)
+    sh_slices_copy(&t->held, &t->sync.buckets.own);
+  else
+    sh_slices_whole(&t->held, p);
+  t->exp_avg = SH_ARENA_ZNEW(&t->run, float, t->held.floats);
+  t->exp_avg_sq = SH_ARENA_ZNEW(&t->run, float, t->held.floats);
 }
 
 static sh_status make_table(sh_trainer *t) {
@@ -135,7 +144,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   SH_TRY(sh_agree(&grid->world, make_table(t)));
   SH_TRY(sh_agree(&grid->world, make_candidates(t)));
   set_costs(t);
-  sh_grad_sync_create(&t->sync, &t->model.params, grid, conf->comm.bucket, SH_DENSE_GRAIN);
+  make_dense_state(t);
   for (int i = 0; i < 2; i++) {
     sh_arena_init(&t->stage[i].memory, i ? "batch 1" : "batch 0");
     sh_fetch_init(&t->stage[i].fetch, &t->item);
@@ -151,6 +160,7 @@ void sh_trainer_destroy(sh_trainer *t) {
     if (t->stage[i].fetch.impl) sh_fetch_free(&t->stage[i].fetch);
     sh_arena_free(&t->stage[i].memory);
   }
+  sh_slices_destroy(&t->held);
   sh_grad_sync_destroy(&t->sync);
   if (t->item.rows) sh_table_destroy(&t->item);
   sh_model_destroy(&t->model);
@@ -170,6 +180,7 @@ sh_ckpt_content sh_trainer_content(sh_trainer *t) {
                            .nmoments = 2,
                            .moment_name = {"exp_avg", "exp_avg_sq"},
                            .moment = {t->exp_avg, t->exp_avg_sq},
+                           .divided = t->conf.parallel.zero ? &t->held : NULL,
                            .ntables = 1,
                            .table = {&t->item}};
 }

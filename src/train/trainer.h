@@ -35,7 +35,8 @@ typedef struct sh_trainer {
   sh_model model;
   sh_table item;
   sh_grad_sync sync;
-  float *exp_avg, *exp_avg_sq; /* dense optimiser state over the parameter block */
+  sh_slices held;              /* of the dense parameters, whose optimiser state this rank has (parallel.zero) */
+  float *exp_avg, *exp_avg_sq; /* arrays over them */
   sh_stage stage[2];
   int now; /* stage of the current batch */
   sh_arena run, step, scratch;

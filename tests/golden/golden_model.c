@@ -192,7 +192,10 @@ double *sh_golden_jagged(const sh_golden_batch *b, const sh_golden_array *padded
 
 void sh_golden_adamw(sh_golden_model *g, const sh_golden_batch *b, int t) {
   const sh_conf_optim *o = &g->conf.optim;
-  sh_dense_adamw(g->kernels, &g->model.params, o, o->lr, 1, t, g->dense[SH_GOLDEN_M], g->dense[SH_GOLDEN_V]);
+  sh_slices whole;
+  sh_slices_whole(&whole, &g->model.params);
+  sh_dense_adamw(g->kernels, &g->model.params, &whole, o, o->lr, 1, t, g->dense[SH_GOLDEN_M], g->dense[SH_GOLDEN_V]);
+  sh_slices_destroy(&whole);
   bool *seen = SH_ARENA_ZNEW(&g->step, bool, g->items);
   int64_t *touched = SH_ARENA_NEW(&g->step, int64_t, g->items), n = 0;
   for (int64_t i = 0; i < b->batch.T; i++) seen[b->slot[i]] = true;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/bf16.h"
 #include "dist/grad_sync.h"
 #include "optim/dense.h"
 
@@ -118,25 +119,80 @@ static bool owned_once(const sh_grid *g, const sh_params *p, const sh_slices *ow
   return good;
 }
 
-static void on_grid(int tensor, int64_t bucket, sh_grain grain) {
+/* As backward does. */
+static void sum_up(sh_grad_sync *s) {
+  sh_grad_sync_start(s);
+  for (int i = s->params->n; i > 0; i -= 3) sh_grad_sync_ready(s, i > 3 ? i - 3 : 0, i);
+  sh_grad_sync_end(s);
+}
+
+/* Owners set their slices; everybody does without `zero`. */
+static void update(sh_grad_sync *s, int step) {
+  const sh_params *p = s->params;
+  for (int i = 0; i < p->n; i++) {
+    int64_t first = p->row[i].offset, last = first + p->row[i].size;
+    if (s->zero) first = sh_slice_first(&s->buckets.own, p, i), last = first + sh_slice_size(&s->buckets.own, p, i);
+    for (int64_t k = first; k < last; k++) p->value[k] = (float)(k + step);
+  }
+}
+
+static bool values_are_updated(const sh_params *p, int step) {
+  bool right = true;
+  for (int i = 0; i < p->n; i++)
+    for (int64_t k = p->row[i].offset; k < p->row[i].offset + p->row[i].size; k++)
+      right &= p->value[k] == (float)(k + step);
+  return right;
+}
+
+/* docs/ARCHITECTURE.md, "Parallelism": what the ranks of the data axis send together in one step. */
+static int64_t bytes_of(const sh_grad_sync *s) {
+  int64_t P = s->grid->data.size, T = s->grid->tensor.size, bytes = 0, wire = s->half ? 2 : 4;
+  for (int b = 0; b < s->buckets.n; b++) {
+    int64_t partial = 0;
+    for (int i = 0; i < s->params->n; i++) {
+      const sh_param *r = &s->params->row[i];
+      if (s->buckets.of[i] == b && r->tie < 0 && r->split < 0 && r->tgrad == SH_TGRAD_PARTIAL) partial += r->size;
+    }
+    bytes += P * (2 * 4 * partial * (T - 1) / T);
+  }
+  return bytes + (P - 1) * s->params->block * (wire + (s->zero ? 4 : wire));
+}
+
+static int64_t all_sent(const sh_grad_sync *s, int64_t since) {
+  int64_t sent = sh_comm_bytes() - since;
+  sh_sum_i64(&s->grid->data, &sent, 1);
+  return sent;
+}
+
+/* zero: sums stay with their owners; then values of owners go round. */
+static void on_grid(int tensor, int64_t bucket, bool zero, sh_grain grain) {
   sh_grid g;
   sh_params p;
   sh_grad_sync s;
   MPI_Comm world = MPI_COMM_WORLD;
   assert_all(sh_grid_create(&g, &world, tensor) == SH_OK);
   make_params(&p, &g);
-  sh_grad_sync_create(&s, &p, &g, bucket, grain);
-  assert_all(owned_once(&g, &p, &s.own, grain));
+  sh_conf_comm comm = {.bucket = bucket, .wire = "fp32"};
+  sh_grad_sync_create(&s, &p, &g, &comm, zero, grain);
+  const sh_slices *own = &s.buckets.own;
+  assert_all(owned_once(&g, &p, own, grain));
   for (int step = 0; step < 3; step++) {
     visit v = {&g, &p, step};
     walk(&v, true, NULL);
-    sh_grad_sync_start(&s);
-    for (int i = p.n; i > 0; i -= 3) sh_grad_sync_ready(&s, i > 3 ? i - 3 : 0, i); /* as backward does */
-    sh_grad_sync_end(&s);
-    assert_all(walk(&v, false, NULL) == 0);
-    double square = sh_dense_grad_sq(&p, &s.own);
+    int64_t sent = sh_comm_bytes();
+    sum_up(&s);
+    sent = all_sent(&s, sent);
+    assert_all(walk(&v, false, zero ? own : NULL) == 0);
+    double square = sh_dense_grad_sq(&p, own);
     sh_sum_f64(&g.world, &square, 1);
     assert_all(square == whole_norm(&v));
+    update(&s, step);
+    int64_t spread = sh_comm_bytes();
+    sh_grad_sync_values_begin(&s);
+    sh_grad_sync_values_end(&s);
+    spread = all_sent(&s, spread);
+    assert_all(values_are_updated(&p, step));
+    assert_all(sent + spread == bytes_of(&s) && (zero || spread == 0));
   }
   sh_grad_sync_destroy(&s);
   sh_params_destroy(&p);
@@ -147,16 +203,67 @@ static void test_sums(void **state) {
   (void)state;
   static const int64_t buckets[] = {1, 2000, 1 << 20};
   for (int tensor = 1; tensor <= mpi_size(); tensor++)
-    for (int b = 0; b < 3 && mpi_size() % tensor == 0; b++) on_grid(tensor, buckets[b], SH_GRAIN_ELEMENT);
+    for (int k = 0; k < 6 && mpi_size() % tensor == 0; k++) on_grid(tensor, buckets[k / 2], k % 2, SH_GRAIN_ELEMENT);
 }
 
 static void test_whole_matrices(void **state) {
   (void)state;
-  on_grid(1, 2000, SH_GRAIN_MATRIX);
-  on_grid(mpi_size() % 2 ? 1 : 2, 1 << 20, SH_GRAIN_MATRIX);
+  on_grid(1, 2000, true, SH_GRAIN_MATRIX);
+  on_grid(mpi_size() % 2 ? 1 : 2, 1 << 20, false, SH_GRAIN_MATRIX);
+}
+
+/* What ranks [first, first + n) have at x, added by the tree of mpi/coll.h. */
+static float tree(const float *x, int64_t ld, int n, bool half) {
+  int left = 1;
+  if (n == 1) return half ? bf16_round(*x) : *x;
+  while (2 * left < n) left *= 2;
+  return tree(x, ld, left, half) + tree(x + left * ld, ld, n - left, half);
+}
+
+/* Any numbers: what everybody has as bf16, added as fp32; without `zero` the sum is rounded once more. Neither buckets
+ * nor cuts matter, and wire = fp32 is the same without the roundings. */
+static void test_order_and_rounding(void **state) {
+  (void)state;
+  sh_grid g;
+  sh_params p;
+  MPI_Comm world = MPI_COMM_WORLD;
+  assert_all(sh_grid_create(&g, &world, 1) == SH_OK);
+  make_params(&p, &g);
+  int P = g.data.size, me = g.data.index;
+  float *all = sh_malloc(sizeof *all * (size_t)(p.block * P)), *mine = all + p.block * me;
+  for (int64_t k = 0; k < p.block; k++) mine[k] = sinf((float)(k * 7 + me * 13)) * powf(10, (float)(k % 9 - 4));
+  sh_allgather(&g.world, mine, sizeof *all * (size_t)p.block, all);
+  for (int k = 0; k < 8; k++) {
+    bool half = k & 1, zero = k & 2;
+    sh_conf_comm comm = {.bucket = k & 4 ? 900 : 1 << 20, .wire = "fp32"};
+    if (half) strcpy(comm.wire, "bf16");
+    sh_grad_sync s;
+    sh_grad_sync_create(&s, &p, &g, &comm, zero, SH_GRAIN_ELEMENT);
+    memcpy(p.grad, mine, sizeof *all * (size_t)p.block);
+    int64_t sent = sh_comm_bytes();
+    sum_up(&s);
+    bool right = true;
+    for (int i = 0; i < p.n; i++) {
+      int64_t first = p.row[i].offset, last = first + p.row[i].size;
+      if (zero) first = sh_slice_first(&s.buckets.own, &p, i), last = first + sh_slice_size(&s.buckets.own, &p, i);
+      for (int64_t q = first; q < last; q++) {
+        float sum = tree(all + q, p.block, P, half && P > 1);
+        right &= p.grad[q] == (half && !zero && P > 1 ? bf16_round(sum) : sum);
+      }
+    }
+    assert_all(right);
+    sh_grad_sync_values_begin(&s);
+    sh_grad_sync_values_end(&s);
+    assert_all(all_sent(&s, sent) == bytes_of(&s));
+    sh_grad_sync_destroy(&s);
+  }
+  free(all);
+  sh_params_destroy(&p);
+  sh_grid_destroy(&g);
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums), cmocka_unit_test(test_whole_matrices)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_sums), cmocka_unit_test(test_whole_matrices),
+                                     cmocka_unit_test(test_order_and_rounding)};
   return mpi_run_tests(tests);
 }

@@ -164,12 +164,13 @@ static bool hidden_agrees(const share *s, const whole *w) {
 static bool rows_agree(const share *s, const whole *w, double count) {
   struct sh_table_impl *impl = s->table.impl;
   const int64_t *touched = impl->touched[impl->now].data;
-  const float *grad = impl->grad[impl->now].data;
+  const float *grad = impl->waiting;
   double far = 0;
   if (impl->ntouched != s->a.ncandidates) return false;
   for (int64_t i = 0; i < impl->ntouched; i++) {
     int64_t key = sh_table_key(&s->table, s->table.position_first + touched[i]);
-    for (int d = 0; d < D; d++) far = fmax(far, fabs((double)grad[i * D + d] - count * w->de[key * D + d]));
+    for (int d = 0; d < D; d++)
+      far = fmax(far, fabs((double)grad[i * impl->waiting_ld + d] - count * w->de[key * D + d]));
   }
   return far <= 1e-5 * count * largest(w->de, w->V * D);
 }

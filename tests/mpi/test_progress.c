@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/bf16.h"
 #include "core/breathe.h"
 #include "mpi/coll.h"
 #include "mpi/exchange.h"
@@ -15,7 +16,7 @@
 #include "support/train_data.h"
 
 static const char *const modes[] = {"none", "poll", "thread"};
-enum { MODES = 3, N = 5000, OPS = 7 };
+enum { MODES = 3, N = 5000, OPS = 9 };
 
 static sh_grid grid_of(int tensor) {
   MPI_Comm comm = MPI_COMM_WORLD;
@@ -28,10 +29,10 @@ static float value(int rank, int op, int64_t i) {
   return sinf((float)(i * 7 + rank * 13 + op)) * powf(10, (float)((i + rank) % 9 - 4));
 }
 
-/* The sum over ranks [first, first + n) as request.c promises it. */
+/* The sum over ranks [first, first + n) as request.c promises it; ops from 7 on travel as bf16. */
 static float tree(int first, int n, int op, int64_t i) {
   int left = 1;
-  if (n == 1) return value(first, op, i);
+  if (n == 1) return op < 7 ? value(first, op, i) : bf16_round(value(first, op, i));
   while (2 * left < n) left *= 2;
   return tree(first, left, op, i) + tree(first + left, n - left, op, i);
 }
@@ -44,7 +45,8 @@ typedef struct open_ops {
   int64_t n[OPS], count[8];
 } open_ops;
 
-/* Ops 0 .. 3 sums of several lengths, 4 a reduce-scatter, 5 an all-gather, 6 an all-to-all. */
+/* Ops 0 .. 3 sums of several lengths, 4 a reduce-scatter, 5 an all-gather, 6 an all-to-all, 7 a sum and 8 a
+ * reduce-scatter as bf16. */
 static void begin(open_ops *o, const sh_axis *a, int op) {
   int P = a->size, me = a->index;
   int64_t recv_count[8], total = 0, before = 0;
@@ -53,13 +55,15 @@ static void begin(open_ops *o, const sh_axis *a, int op) {
     before += r < me ? o->count[r] : 0;
     total += o->count[r];
   }
-  o->n[op] = op < 4 ? (const int64_t[]){0, 1, 1000, N}[op] : total;
+  o->n[op] = op < 4 ? (const int64_t[]){0, 1, 1000, N}[op] : op == 7 ? N : total;
   o->x[op] = sh_malloc(sizeof(float) * (N + 8));
   o->out[op] = sh_malloc(sizeof(float) * (N + 8));
   for (int64_t i = 0; i < N + 8; i++) o->x[op][i] = value(me, op, i), o->out[op][i] = 77;
   if (op < 4) sh_sum_f32_begin(a, o->r[op], o->x[op], o->n[op]);
   if (op == 4) sh_reduce_scatter_f32_begin(a, o->r[op], o->x[op], o->count, o->out[op]);
   if (op == 5) sh_allgatherv_begin(a, o->r[op], o->x[op] + before, o->count, sizeof(float), o->out[op]);
+  if (op == 7) sh_sum_bf16_begin(a, o->r[op], o->x[op], o->n[op]);
+  if (op == 8) sh_reduce_scatter_bf16_begin(a, o->r[op], o->x[op], o->count, o->x[op] + before);
   for (int r = 0; r < P; r++) recv_count[r] = o->count[me];
   if (op == 6) sh_alltoallv_begin(a, o->r[op], o->x[op], o->count, o->out[op], recv_count, sizeof(float));
 }
@@ -77,6 +81,17 @@ static bool right(const open_ops *o, const sh_axis *a, int op) {
   if (op == 4) {
     for (int64_t i = at[me]; i < at[me + 1]; i++) good &= o->out[op][i - at[me]] == tree(0, P, op, i);
     return good && o->out[op][at[me + 1] - at[me]] == 77;
+  }
+  if (op == 7) {
+    for (int64_t i = 0; i < N; i++) good &= o->x[op][i] == (P > 1 ? bf16_round(tree(0, P, op, i)) : value(me, op, i));
+    return good && o->x[op][N] == value(me, op, N);
+  }
+  if (op == 8) {
+    for (int64_t i = 0; i < at[P]; i++) {
+      bool sum = P > 1 && i >= at[me] && i < at[me + 1];
+      good &= o->x[op][i] == (sum ? tree(0, P, op, i) : value(me, op, i));
+    }
+    return good;
   }
   if (op == 5) {
     for (int r = 0; r < P; r++)
@@ -101,7 +116,7 @@ static void round_of(const sh_axis *a) {
     sh_sum_f64(a, &one, 1); /* a blocking call in between */
     bool good = one == a->size && (a->size > 1) == (sent > 0);
     for (int i = 0; i < OPS; i++) {
-      int op = (i * 3 + a->index) % OPS;
+      int op = (i * 4 + a->index) % OPS;
       sh_request_end(o.r[op]);
       good &= right(&o, a, op);
       free(o.x[op]), free(o.out[op]);
@@ -182,6 +197,8 @@ static void test_training(void **state) {
       sh_config c = train_mixed(l, l, data, what);
       c.comm.bucket = 1024;
       c.batch.accumulate = 1 + l % 2;
+      c.parallel.zero = l % 2;
+      if (l > 1) snprintf(c.comm.wire, sizeof c.comm.wire, "bf16");
       train_run run = {0};
       sh_progress_start(&g.world, modes[m]);
       assert_all(train_whole(m ? &run : &first, &c, &g, 8));

@@ -69,7 +69,7 @@ static void test_predicted_and_measured(void **state) {
       assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
       assert_all(train_steps(&run, &t, STEPS));
       sh_memory_shape s = t.largest;
-      s.micro = 1, s.items = t.data.items, s.ranks = mpi_size(), s.threads = 1;
+      s.micro = 1, s.items = t.data.items, s.ranks = mpi_size(), s.tensor = 1, s.threads = 1;
       sh_memory p = sh_memory_predict(&c, &t.model, &s, &t.scratch);
       activations[r] = (double)p.activations;
       bool good = within((double)t.step.peak, (double)(p.activations + p.rows), 0.05);

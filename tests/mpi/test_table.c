@@ -313,10 +313,10 @@ static void test_adjoint(void **state) {
     }
   sh_table_grad(&r.table, f);
   const int64_t *touched = r.table.impl->touched[r.table.impl->now].data;
-  const float *grad = r.table.impl->grad[r.table.impl->now].data;
+  const float *grad = r.table.impl->waiting;
   for (int64_t k = 0; k < sh_table_touched(&r.table); k++)
     for (int64_t d = 0; d < c.width; d++)
-      product[1] += (double)r.table.rows[touched[k] * c.width + d] * (double)grad[k * c.width + d];
+      product[1] += (double)r.table.rows[touched[k] * c.width + d] * (double)grad[k * r.table.impl->waiting_ld + d];
   sh_sum_f64(&r.grid.table, product, 2);
   assert_all(product[0] != 0 && fabs(product[0] - product[1]) <= 1e-5 * fabs(product[0]));
   run_close(&r);
@@ -383,7 +383,7 @@ static void check_pieces(int64_t rows, bool hashed) {
   int64_t n = r.nkeys[0], *position = SH_ARENA_NEW(&r.step, int64_t, rows);
   for (int64_t key = 0; key < rows; key++) position[key] = sh_table_position(&r.table, key);
   sh_table_fetch_end(&r.table, &r.fetch[0], &r.step);
-  sh_fetch_open(&r.table, &r.fetch[1], n, &r.batch[1]);
+  sh_fetch_open(&r.table, &r.fetch[1], n, n, &r.batch[1]);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(3)
   for (int64_t piece = (n - 1) / PIECE; piece >= 0; piece--) {
     int64_t first = piece * PIECE, count = n - first < PIECE ? n - first : PIECE, own[PIECE];

@@ -10,6 +10,9 @@
 
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
+/* bf16 on the wire rounds each rank's share; where shares cancel (biases that start at zero, two sequences a rank) the
+ * sum is off by more than a share is: parameters of such arrays by .7 % on eight ranks. */
+static const double wire_loss_tolerance = 5e-3, wire_param_tolerance = 1e-2;
 
 static char folder[256], data[300];
 static sh_grid self;
@@ -96,7 +99,7 @@ static bool train_halves(outcome *o, const sh_config *c, int first, int second) 
 /* A checkpoint opens on every other grid, and the run goes on as if nothing had happened. */
 static void test_other_grid(void **state) {
   (void)state;
-  int n = mpi_size(), most = n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : 2;
+  int n = mpi_size(), most = n % 4 == 0 ? 4 : n % 3 == 0 ? 3 : n % 2 == 0 ? 2 : 1;
   for (int m = 0; m < TRAIN_MODELS; m++) {
     char what[TRAIN_WHAT];
     sh_config c = config(m, (m + 1) % TRAIN_LOSSES, what);
@@ -115,14 +118,17 @@ static void compare(const sh_config *c, int tensor, const char *what) {
   MPI_Comm world = MPI_COMM_WORLD;
   sh_grid grid;
   outcome one = {0}, all = {0};
-  char name[TRAIN_WHAT + 64];
-  snprintf(name, sizeof name, "%s, data %d x tensor %d, %s rows", what, mpi_size() / tensor, tensor,
-           c->parallel.sequence ? "sliced" : "whole");
+  char name[TRAIN_WHAT + 128];
+  bool rounded = !strcmp(c->comm.wire, "bf16");
+  snprintf(name, sizeof name, "%s, data %d x tensor %d, %s rows, zero %d, wire %s, recompute %s", what,
+           mpi_size() / tensor, tensor, c->parallel.sequence ? "sliced" : "whole", (int)c->parallel.zero, c->comm.wire,
+           c->model.recompute);
   assert_all(sh_grid_create(&grid, &world, tensor) == SH_OK);
   sh_config single = *c;
   assert_all(alone(&one, &single));
   assert_all(train(&all, c, &grid));
-  assert_all(train_rounding(&all.run, &one.run, loss_tolerance, param_tolerance, name));
+  assert_all(train_rounding(&all.run, &one.run, rounded ? wire_loss_tolerance : loss_tolerance,
+                            rounded ? wire_param_tolerance : param_tolerance, name));
   assert_all(all.metrics.n == one.metrics.n);
   assert_all(fabs(all.metrics.mrr - one.metrics.mrr) <= 0.5); /* sums over 70 queries: a target may pass a near tie */
   train_free(&one.run);
@@ -130,21 +136,34 @@ static void compare(const sh_config *c, int tensor, const char *what) {
   sh_grid_destroy(&grid);
 }
 
-/* Every model and loss meets, over the rank counts, every tensor size, with sliced and with whole rows. */
+/* Switches that must not show, by the bits of `turn`. */
+static sh_config with_switches(sh_config c, int turn) {
+  c.parallel.sequence = turn & 1;
+  c.parallel.zero = turn >> 1 & 1;
+  snprintf(c.comm.wire, sizeof c.comm.wire, "%s", turn >> 2 & 1 ? "bf16" : "fp32");
+  snprintf(c.model.recompute, sizeof c.model.recompute, "%s", turn >> 3 & 1 ? "layer" : "none");
+  return c;
+}
+enum { SWITCHES = 16 };
+
+/* On every grid of this many ranks each model with another loss and other switches, such that over the rank counts all
+ * of them meet. With SHOAL_TEST_FULL=1 all models with all switches, the losses by turns. */
 static void test_grids(void **state) {
   (void)state;
-  int turn = mpi_size();
-  for (int tensor = 2; tensor <= mpi_size() && tensor <= 6; tensor++) {
+  bool full = getenv("SHOAL_TEST_FULL");
+  int turn = 3 * mpi_size(), runs = 0;
+  for (int tensor = full ? 1 : 2; tensor <= mpi_size() && tensor <= 6; tensor++) {
     if (mpi_size() % tensor) continue;
-    for (int m = 0; m < TRAIN_MODELS; m++) {
-      char what[TRAIN_WHAT];
-      sh_config c = config(m, (m + turn) % TRAIN_LOSSES, what);
-      c.parallel.sequence = (m + turn / 2) % 2;
-      c.parallel.tensor = tensor;
-      compare(&c, tensor, what);
-    }
+    for (int m = 0; m < TRAIN_MODELS; m++)
+      for (int k = 0; k < (full ? SWITCHES : 1); k++, turn += full ? 1 : 5, runs++) {
+        char what[TRAIN_WHAT];
+        sh_config c = with_switches(config(m, (m + turn) % TRAIN_LOSSES, what), full ? k : turn);
+        c.parallel.tensor = tensor;
+        compare(&c, tensor, what);
+      }
     turn++;
   }
+  if (mpi_rank() == 0) printf("  %d runs\n", runs);
 }
 
 static void test_end(void **state) {

@@ -167,13 +167,30 @@ static void keep_dense(train_run *r, const sh_trainer *t, const char *prefix, in
   sh_sum_f32(tensor, whole, n);
 }
 
+/* State like the parameter block, from everybody's slices when the data axis divides it. To the bit: words are added to
+ * zeros. free() it. */
+static float *whole_state(const sh_trainer *t, const float *state) {
+  const sh_params *p = &t->model.params;
+  bool mine = t->conf.parallel.zero || t->grid->data.index == 0;
+  int64_t *word = sh_calloc((size_t)p->block + 1, sizeof *word);
+  for (int i = 0; i < p->n && mine; i++)
+    for (int64_t k = 0; k < sh_slice_size(&t->held, p, i); k++)
+      memcpy(&word[sh_slice_first(&t->held, p, i) + k], &state[t->held.slice[i].at + k], sizeof *state);
+  sh_sum_i64(&t->grid->data, word, p->block);
+  float *whole = sh_malloc(sizeof *whole * (size_t)(p->block + 1));
+  for (int64_t k = 0; k < p->block; k++) memcpy(&whole[k], &word[k], sizeof *whole);
+  free(word);
+  return whole;
+}
+
 void train_keep(train_run *r, sh_trainer *t) {
   const sh_params *p = &t->model.params;
-  const float *dense[3] = {p->value, t->exp_avg, t->exp_avg_sq};
+  float *dense[3] = {p->value, whole_state(t, t->exp_avg), whole_state(t, t->exp_avg_sq)};
   const char *prefix[3] = {"", "exp_avg.", "exp_avg_sq."};
   r->arrays = 0, r->n = 0;
   for (int k = 0; k < 3; k++)
     for (int i = 0; i < p->n; i++) keep_dense(r, t, prefix[k], i, dense[k]);
+  free(dense[1]), free(dense[2]);
   keep_rows(r, &t->item, "rows", t->item.rows, t->item.conf.width);
   for (int k = 0; k < t->item.nstate; k++)
     keep_rows(r, &t->item, t->item.state_name[k], t->item.state[k], t->item.state_width[k]);

@@ -403,7 +403,7 @@ static void full_equals_shared_with_all(void **state) {
       double got = sh_loss_full(&f.a, &p.c);
       assert_true(fabs(got - want) < 1e-6 * want);
       double *dh = sh_malloc(sizeof(double) * (size_t)(T * D)), *de = sh_malloc(sizeof(double) * (size_t)(U * D));
-      const float *grad = f.table.impl->grad[f.table.impl->now].data;
+      const float *grad = f.table.impl->waiting;
       assert_int_equal(sh_table_touched(&f.table), U);
       for (int64_t i = 0; i < T * D; i++) dh[i] = (double)p.a.dhidden[i];
       for (int64_t i = 0; i < U * D; i++) de[i] = (double)p.rows.grad[sh_table_key(&f.table, i / D) * LD + i % D];
@@ -465,9 +465,9 @@ static void local_gradients_are_merged(void **state) {
     sh_arena_reset(&batch);
     sh_table_fetch_begin(&f.table, &fetch, keys, 3, &batch);
     sh_table_fetch_end(&f.table, &fetch, &batch);
-    float *want = SH_ARENA_ZNEW(&batch, float, 210 * D), *once;
+    float *want = SH_ARENA_ZNEW(&batch, float, 210 * D);
     sh_loss_full(&f.a, &p.c);
-    once = f.table.impl->grad[f.table.impl->now].data;
+    const float *once = f.table.impl->waiting;
     for (int i = 0; i < 100 * D; i++) want[i] = 2 * once[i];
     sh_loss_full(&f.a, &p.c); /* a second micro-batch */
     for (int64_t s = 0; s < fetch.nslots; s++)
@@ -480,7 +480,7 @@ static void local_gradients_are_merged(void **state) {
     assert_true(fabs(got - square) < 1e-6 * square);
     assert_int_equal(sh_table_touched(&f.table), 101);
     const int64_t *touched = f.table.impl->touched[f.table.impl->now].data;
-    const float *grad = f.table.impl->grad[f.table.impl->now].data;
+    const float *grad = f.table.impl->waiting;
     for (int i = 0; i < 101; i++) {
       assert_int_equal(touched[i], i < 100 ? i : 150);
       for (int d = 0; d < D; d++) assert_true(fabsf(grad[i * D + d] - want[touched[i] * D + d]) < 1e-5f);
