@@ -13,6 +13,7 @@
 #include "mpi/internal.h"
 
 int64_t sh_mpi_piece = (int64_t)1 << 30;
+int sh_mpi_node = -1;
 
 static bool mpi_is_up(void) {
   int up = 0, down = 0;
@@ -74,6 +75,26 @@ static sh_axis axis_make(const char *name, MPI_Comm comm, MPI_Comm job) {
   return a;
 }
 
+/* A duplicate whose ranks stand node by node, nodes in the order of their lowest ranks: rank 0 stays rank 0, and where
+ * the launcher filled nodes one after another nothing moves. A function of who shares nodes alone. */
+static MPI_Comm by_node(MPI_Comm world, int size) {
+  int rank, leader, *of = sh_malloc(sizeof *of * (size_t)size), place = 0;
+  MPI_Comm node, ordered;
+  SH_MPI(NULL, MPI_Comm_rank, world, &rank);
+  leader = rank;
+  if (sh_mpi_node < 0)
+    SH_MPI(NULL, MPI_Comm_split_type, world, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node);
+  else
+    SH_MPI(NULL, MPI_Comm_split, world, sh_mpi_node, rank, &node);
+  SH_MPI(NULL, MPI_Bcast, &leader, 1, MPI_INT, 0, node);
+  SH_MPI(NULL, MPI_Comm_free, &node);
+  SH_MPI(NULL, MPI_Allgather, &leader, 1, MPI_INT, of, 1, MPI_INT, world);
+  for (int r = 0; r < size; r++) place += of[r] < leader || (of[r] == leader && r < rank);
+  free(of);
+  SH_MPI(NULL, MPI_Comm_split, world, 0, place, &ordered);
+  return ordered;
+}
+
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
   if (!mpi_is_up()) return sh_fail(SH_ERR_INTERNAL, "a grid over a communicator needs MPI to be initialised");
   MPI_Comm world = *(const MPI_Comm *)mpi_comm, comm, data, across;
@@ -82,11 +103,11 @@ sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
   if (tensor < 1 || size % tensor)
     return sh_fail(SH_ERR_USAGE, "parallel.tensor is %d, which does not divide the %d rank%s", tensor, size,
                    size == 1 ? "" : "s");
-  SH_MPI(NULL, MPI_Comm_dup, world, &comm);
+  comm = by_node(world, size);
   g->world = axis_make("world", comm, comm);
   g->table = g->world;
   g->table.name = "table";
-  /* Neighbours share a tensor group: it talks the most and should stay on one node. */
+  /* Neighbours share a tensor group: it talks the most, and stays on one node where it fits. */
   SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index % tensor, g->world.index, &data);
   SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index / tensor, g->world.index, &across);
   g->data = axis_make("data", data, comm);

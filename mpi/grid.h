@@ -19,8 +19,9 @@ typedef struct sh_grid {
   sh_axis world, data, tensor, table; /* table is the world unless parallel.table says otherwise */
 } sh_grid;
 
-/* Axes over a caller's communicator (as an opaque pointer to MPI_Comm; see shoal_mpi.h). It is duplicated; MPI must be
- * initialised. `tensor` must divide the size. Collective over the communicator. */
+/* Axes over a caller's communicator (as an opaque pointer to MPI_Comm; see shoal_mpi.h). It is duplicated, ranks
+ * ordered by node (rank 0 stays); MPI must be initialised. `tensor` must divide the size. Collective over the
+ * communicator. */
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor);
 void sh_grid_destroy(sh_grid *g);
 

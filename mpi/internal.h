@@ -36,6 +36,9 @@ extern int64_t sh_mpi_piece;
 /* If not 0, what `near` of new axes is where it divides the size, whatever their nodes: for tests. */
 extern int sh_mpi_near;
 
+/* If not negative, the node this rank says it is on when a grid is made: for tests. */
+extern int sh_mpi_node;
+
 /* Fill in and give back what operations need, collective over the axis. */
 void sh_axis_open(sh_axis *axis);
 void sh_axis_close(sh_axis *axis);

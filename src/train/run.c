@@ -4,10 +4,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/arena.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "core/timer.h"
 #include "mpi/check.h"
+#include "mpi/places.h"
 #include "mpi/progress.h"
 #include "shoal/train.h"
 #include "train/eval.h"
@@ -54,6 +56,26 @@ static sh_status read_config(const sh_grid *grid, const sh_train_options *o, sh_
 static sh_status set_all(sh_config *c, int n, const char *const *set) {
   for (int i = 0; i < n; i++) SH_TRY(sh_config_set(c, set[i]));
   return sh_config_check(c);
+}
+
+/* Hosts with their ranks and the cores each may use; consecutive ranks with the same stand together. Collective. */
+static void announce_places(const sh_axis *world) {
+  enum { LINES = 16 };
+  sh_place *place = sh_calloc((size_t)world->size, sizeof *place);
+  sh_places_gather(world, place);
+  int lines = 0;
+  for (int first = 0, next; first < world->size && lines < LINES; first = next, lines++) {
+    const sh_place *p = &place[first];
+    for (next = first + 1; next < world->size && !memcmp(p, &place[next], sizeof *p); next++) continue;
+    char ranks[48];
+    snprintf(ranks, sizeof ranks, next - first > 1 ? "ranks %d-%d" : "rank %d", first, next - 1);
+    if (lines == LINES - 1 && next < world->size)
+      sh_info("        ... and %d ranks more", world->size - first);
+    else
+      sh_info("%s %s on %s, cores %s%s", lines ? "       " : "places ", ranks, p->host,
+              *p->cores ? p->cores : "unknown", next - first > 1 ? " shared" : "");
+  }
+  free(place);
 }
 
 static void announce(const sh_trainer *t) {
@@ -108,6 +130,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
       announce(&t);
+      announce_places(&grid.world);
       sh_memory_announce(&t);
       if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
       if (status == SH_OK) status = sh_train_loop(&t, o);

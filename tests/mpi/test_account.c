@@ -7,6 +7,7 @@
 #include "core/timer.h"
 #include "core/trace.h"
 #include "mpi/coll.h"
+#include "mpi/internal.h"
 #include "mpi/places.h"
 
 static sh_grid grid_of(int tensor) {
@@ -109,6 +110,21 @@ static void test_places(void **state) {
   sh_grid_destroy(&g);
 }
 
+/* Ranks dealt to nodes in turn: groups that share layers still stand on one node each where they fit. */
+static void test_nodes(void **state) {
+  (void)state;
+  int P = mpi_size(), rank = mpi_rank();
+  sh_mpi_node = rank % 2;
+  sh_grid g = grid_of(P % 2 ? 1 : P / 2);
+  sh_mpi_node = -1;
+  int even = (P + 1) / 2, want = rank % 2 ? even + rank / 2 : rank / 2;
+  assert_all(g.world.index == want && g.table.index == want);
+  int64_t nodes = rank % 2;
+  sh_sum_i64(&g.tensor, &nodes, 1);
+  assert_all(nodes == 0 || nodes == g.tensor.size); /* all on node 0, or all on node 1 */
+  sh_grid_destroy(&g);
+}
+
 /* Spans are kept while the trace is on, those that began before are not, and a full buffer counts what it drops. */
 static void test_trace(void **state) {
   (void)state;
@@ -136,10 +152,8 @@ static void test_trace(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_kinds),
-      cmocka_unit_test(test_times),
-      cmocka_unit_test(test_places),
-      cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_kinds), cmocka_unit_test(test_times), cmocka_unit_test(test_places),
+      cmocka_unit_test(test_nodes), cmocka_unit_test(test_trace),
   };
   return mpi_run_tests(tests);
 }
