@@ -52,9 +52,9 @@ static void expect_ids(sh_request *r) {
   sh_exchange *x = r->arg;
   sh_places(r->recv_at, x->asked_count, x->axis->size);
   x->nasked = r->recv_at[x->axis->size];
-  if (x->nasked > x->capacity) { /* half as much again, so that later plans fit */
+  if (x->nasked > x->capacity) { /* half as much again, and a page, so that later plans fit */
     free(x->asked);
-    x->capacity = x->nasked + x->nasked / 2;
+    x->capacity = x->nasked + x->nasked / 2 + 512;
     x->asked = sh_malloc(sizeof *x->asked * (size_t)x->capacity);
   }
   r->recv = (char *)x->asked;

@@ -108,6 +108,8 @@ void sh_request_receive(struct sh_request *r, int rank, void *data, int64_t byte
 /* Begin an operation that sends r->sent bytes. Its messages carry a number: the order of beginnings on an axis is the
  * same on all ranks. */
 void sh_request_open(struct sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts);
+/* The same unless dry. */
+void sh_request_open_sum(struct sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts);
 
 /* Room for places; places of n pieces without gaps; an all-to-all of the pieces set in r, as one part. */
 void sh_request_places(struct sh_request *r, int ranks);

@@ -93,6 +93,10 @@ void sh_request_open(sh_request *r, const sh_axis *axis, const char *call, const
   sh_mpi_posted(&r->op, r->sent);
 }
 
+void sh_request_open_sum(sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts) {
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, call, parts);
+}
+
 void sh_request_end(sh_request *r) {
   if (!r->axis) return;
   double since = sh_mpi_wait(&r->op);
@@ -347,7 +351,7 @@ void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
   sh_request_cut(r->recv_at, n, axis->size);
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, sum_parts);
+  sh_request_open_sum(r, axis, __func__, sum_parts);
 }
 
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out) {
@@ -360,8 +364,8 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
   if (sh_request_dry(SH_DRY_SUMS) && count[axis->index])
-    memcpy(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, scatter_parts);
+    memmove(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
+  sh_request_open_sum(r, axis, __func__, scatter_parts);
 }
 
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
@@ -373,5 +377,5 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   if (axis->size == 1) return;
   sh_check(axis, __func__, sh_check_counts(count, axis->size), (int64_t)unit);
   set_gather(r, axis, out, unit);
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, __func__, gather_parts);
+  sh_request_open_sum(r, axis, __func__, gather_parts);
 }

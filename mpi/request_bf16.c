@@ -80,7 +80,7 @@ void sh_reduce_scatter_bf16_begin(const sh_axis *axis, sh_request *r, const floa
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_pieces(r, axis, x, out);
-  sh_request_open(r, axis, __func__, parts);
+  sh_request_open_sum(r, axis, __func__, parts);
 }
 
 void sh_sum_bf16_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
@@ -96,5 +96,5 @@ void sh_sum_bf16_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) 
   set_pieces(r, axis, x, x + r->send_at[axis->index]);
   r->whole = x;
   r->sent += own_length(r, axis) * (int64_t)sizeof *r->wire * (axis->size - 1);
-  sh_request_open(r, axis, __func__, parts);
+  sh_request_open_sum(r, axis, __func__, parts);
 }

@@ -113,11 +113,11 @@ static double tile_loss(plan *p, int64_t tile) {
 }
 
 /* Gradients of own candidate rows, in the table's tight width, to the table. */
-static void rows_back(const plan *p, const float *e_length) {
+static void rows_back(const plan *p, const float *own, const float *e_length) {
   const sh_full_args *a = p->a;
   float *drows = SH_ARENA_NEW(p->c->scratch, float, a->ncandidates * a->D);
-  sh_normalise_rows_back(p->c->k, a->ncandidates, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, p->s.e, p->s.ld,
-                         e_length, p->de, p->s.ld, drows, a->D, false);
+  sh_normalise_rows_back(p->c->k, a->ncandidates, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, own, a->D, e_length,
+                         p->de, p->s.ld, drows, a->D, false);
   sh_table_add_local(a->table, a->ncandidates, a->candidate, drows, a->D);
 }
 
@@ -148,8 +148,8 @@ double sh_loss_full(const sh_full_args *a, const sh_ctx *c) {
   for (int64_t tile = 0; tile < p.tiles; tile++) loss += tile_loss(&p, tile);
   sh_comm_as(outer);
   if (a->dhidden) {
-    sh_normalise_rows_back(c->k, a->T, a->D, norm, eps, p.h, ld, h_length, p.dh, ld, a->dhidden, a->D, false);
-    rows_back(&p, e_length);
+    sh_normalise_rows_back(c->k, a->T, a->D, norm, eps, a->hidden, a->D, h_length, p.dh, ld, a->dhidden, a->D, false);
+    rows_back(&p, own, e_length);
   }
   sh_arena_release(c->scratch, mark);
   return loss;

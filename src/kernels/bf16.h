@@ -40,7 +40,8 @@ static inline void bf16_round_rows(int64_t n, const float *above, const float *b
   int64_t k = 0;
 #if defined(__AVX512BF16__)
   for (; k < n; k += 16) {
-    __mmask16 m = n - k < 16 ? (__mmask16)((1u << (n - k)) - 1) : (__mmask16)0xffff;
+    uint32_t all = n - k < 16 ? (1u << (n - k)) - 1 : 0xffff;
+    __mmask16 m = (__mmask16)all;
     __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, above + k))),
             b = _mm512_setzero_si512();
     if (below) b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, below + k)));

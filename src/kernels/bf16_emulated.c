@@ -51,3 +51,11 @@ void sh_multiply_tn_rounded(int64_t K, int64_t N, int64_t T, const float *A, int
     t += depth;
   } while (t < T);
 }
+
+void sh_unit_copies_rounded(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *copy,
+                            int64_t ld, float *length) {
+  const sh_kernels *k = sh_kernels_best();
+  int64_t columns = sh_copy_columns(k, width);
+  k->unit_copies(n, width, l2_norm, eps, x, ldx, copy, ld, length);
+  round_block(n, columns, copy, ld, copy, ld);
+}

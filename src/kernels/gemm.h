@@ -21,6 +21,8 @@ void sh_right_pack_rounded(const sh_right *B, const float *W, int64_t ldw, bool 
 void sh_multiply_rounded(int64_t M, const float *A, int64_t lda, const sh_right *B, float *C, int64_t ldc, bool add);
 void sh_multiply_tn_rounded(int64_t K, int64_t N, int64_t T, const float *A, int64_t lda, const float *B, int64_t ldb,
                             float *C, int64_t ldc, bool add);
+void sh_unit_copies_rounded(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *copy,
+                            int64_t ld, float *length);
 
 /* B[N x M] = A[M x N]^T. */
 void sh_transpose(int64_t M, int64_t N, const float *A, int64_t lda, float *B, int64_t ldb);

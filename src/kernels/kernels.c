@@ -72,6 +72,7 @@ const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room)
   room->right_pack = sh_right_pack_rounded;
   room->multiply = sh_multiply_rounded;
   room->multiply_tn = sh_multiply_tn_rounded;
+  room->unit_copies = sh_unit_copies_rounded;
   return room;
 }
 

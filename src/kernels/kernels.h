@@ -75,7 +75,7 @@ enum { SH_PANEL = 64 }; /* columns of B that lie together */
 typedef struct sh_kernels {
   const char *name;
   const char
-      *precision; /* "fp32"; "bf16": of multiply and multiply_tn and of attention; "bf16 emulated": of the former */
+      *precision; /* "fp32"; "bf16": of multiply, multiply_tn, copies and attention; "bf16 emulated": not attention */
 
   /* C[M x N] = A[M x K] B[K x N] (+ C when add). */
   void (*gemm)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
@@ -139,20 +139,28 @@ typedef struct sh_kernels {
    * = |x|. The way back, dx (+)= (dy - y (y . dy)) / max(|x|, eps); a clamped length has no gradient along it. */
   void (*unit_rows)(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *y,
                     int64_t ldy, float *length);
-  void (*unit_rows_back)(int64_t n, int64_t width, bool l2_norm, float eps, const float *y, int64_t ldy,
+  void (*unit_rows_back)(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx,
                          const float *length, const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add);
 
-  /* Rows named by slot, `width` columns, a multiple of 16. out = sum_j coef[j] rows[slot[j]]. */
+  /* out = sum_j coef[j] rows[slot[j]]; width is a multiple of 16. */
   void (*gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
                      float *out);
+
+  /* Copies of unit rows, to be gathered: one float of a copy holds copy_parts columns, in the table's own layout (1; 2
+   * of bf16). unit_copies: as unit_rows, the columns beyond `width` zero up to a multiple of 16 copy_parts, the `width`
+   * of the functions below (sh_copy_columns); ld floats between copies, at least columns / copy_parts (sh_copy_floats).
+   */
+  int copy_parts;
+  void (*unit_copies)(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *copy,
+                      int64_t ld, float *length);
   /* Softmax of each token t over n candidates of its own, slot[t n], the positive, .. slot[t n + n-1]; others equal to
    * the positive are left out. With logits s_j = scale h . rows[slot[j]]:
-   *   coef[t ldcoef + j] = factor (softmax_j - (j == 0)),  dh = sum_j coef_j rows[slot[j]]
-   * and the sum of logsumexp(s) - s_0 is returned. h and dh have `ld` between tokens as rows do; dh NULL: value only
+   *   coef[t ldcoef + j] = factor (softmax_j - (j == 0)),  dh[t width ..] = sum_j coef_j rows[slot[j]]
+   * and the sum of logsumexp(s) - s_0 is returned. h and rows are copies, `ld` floats apart; dh NULL: value only
    * (coef is scratch then). */
   double (*sampled_softmax)(int64_t tokens, int64_t n, int64_t width, float scale, float factor, const float *h,
                             const float *rows, int64_t ld, const int32_t *slot, float *coef, int64_t ldcoef, float *dh);
-  /* out[r] += sum over the pairs p of row r of coef[p] h[token of p], in the order given. */
+  /* out[r] += sum over the pairs p of row r of coef[p] h[token of p], in the order given; h are copies. */
   void (*pair_sums)(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
                     float *out, int64_t ldout);
   /* Softmax over candidates that come in tiles x[rows x n] of h . e; the logit is s = scale x - shift[column].
@@ -176,10 +184,18 @@ typedef struct sh_kernels {
   void (*axpy)(int64_t n, float a, const float *x, float *y); /* y += a x */
 } sh_kernels;
 
+/* Columns of a copy of a row of `width`, and its floats. */
+static inline int64_t sh_copy_columns(const sh_kernels *k, int64_t width) {
+  return (width + 16 * k->copy_parts - 1) / (16 * k->copy_parts) * (16 * k->copy_parts);
+}
+static inline int64_t sh_copy_floats(const sh_kernels *k, int64_t width) {
+  return sh_copy_columns(k, width) / k->copy_parts;
+}
+
 /* The best fp32 table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
 const sh_kernels *sh_kernels_best(void);
 /* The table of precision bf16: avx512_bf16 where the CPU has it and SHOAL_ISA names no other; otherwise
- * sh_kernels_best() with the rounding of multiply and multiply_tn emulated, attention in fp32. */
+ * sh_kernels_best() with the rounding of multiply, multiply_tn and copies emulated, attention in fp32. */
 const sh_kernels *sh_kernels_bf16(void);
 /* `k` with operands rounded to bf16 and multiplied in fp32, made in `room`; returns it. */
 const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room);

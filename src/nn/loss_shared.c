@@ -47,25 +47,23 @@ static candidates distinct(const sh_loss_args *a, const sh_ctx *c, const float *
 }
 
 /* Gradients of rows: of each slot as a negative, then as a target, by token. */
-static void rows_back(const sh_loss_args *a, const sh_ctx *c, const candidates *d, const float *h, const float *e,
+static void rows_back(const sh_loss_args *a, const sh_ctx *c, const candidates *d, const float *h,
                       const float *e_length, const float *coef, const float *de_negative) {
   int64_t U = a->rows->nslots, ld = a->rows->ld;
   sh_csr by_target;
   sh_csr_build(&by_target, a->T, a->reference, U, c->scratch);
   float *de = SH_ARENA_NEW(c->scratch, float, U *ld);
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t u0 = 0; u0 < U; u0 += SH_TOKEN_BLOCK) {
-    sh_breathe();
-    int64_t n = U - u0 < SH_TOKEN_BLOCK ? U - u0 : SH_TOKEN_BLOCK;
-    sh_pairs targets = {.start = by_target.start + u0, .pair = by_target.item};
-    for (int64_t u = u0; u < u0 + n; u++)
-      if (d->of[u] >= 0)
-        memcpy(de + u * ld, de_negative + d->of[u] * ld, sizeof *de * (size_t)ld);
-      else
-        memset(de + u * ld, 0, sizeof *de * (size_t)ld);
-    c->k->pair_sums(n, ld, coef, &targets, h, ld, de + u0 * ld, ld);
+#pragma omp parallel for schedule(dynamic, SH_TOKEN_BLOCK)
+  for (int64_t u = 0; u < U; u++) {
+    if (u % SH_TOKEN_BLOCK == 0) sh_breathe();
+    if (d->of[u] >= 0)
+      memcpy(de + u * ld, de_negative + d->of[u] * ld, sizeof *de * (size_t)ld);
+    else
+      memset(de + u * ld, 0, sizeof *de * (size_t)ld);
+    for (int32_t q = by_target.start[u]; q < by_target.start[u + 1]; q++)
+      c->k->axpy(ld, coef[by_target.item[q]], h + by_target.item[q] * ld, de + u * ld);
   }
-  sh_normalise_rows_back(c->k, U, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, e, ld, e_length, de, ld,
+  sh_normalise_rows_back(c->k, U, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, a->rows->value, ld, e_length, de, ld,
                          a->rows->grad, ld, true);
 }
 
@@ -96,9 +94,9 @@ static void backward(const sh_loss_args *a, const sh_ctx *c, const candidates *d
     positive[t] = factor * (float)expm1((double)positive[t] - (double)lse[t]);
     c->k->axpy(ld, positive[t], e + a->reference[t] * ld, dh + t * ld);
   }
-  sh_normalise_rows_back(c->k, T, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, h, ld, h_length, dh, ld, a->dhidden,
-                         a->D, false);
-  rows_back(a, c, d, h, e, e_length, positive, de);
+  sh_normalise_rows_back(c->k, T, a->D, a->conf->l2_norm, (float)a->conf->l2_eps, a->hidden, a->D, h_length, dh, ld,
+                         a->dhidden, a->D, false);
+  rows_back(a, c, d, h, e_length, positive, de);
 }
 
 double sh_loss_shared(const sh_loss_args *a, const sh_ctx *c) {

@@ -26,7 +26,8 @@ typedef struct env {
   float *work;
   int64_t work_size;
   float *rows, *row_grad, *m, *v; /* [V x ld] */
-  float *h, *dh, *coef;           /* [T x ld], [T x ld], [T x R] */
+  int64_t copy, wide;             /* floats and columns of a copy of a row */
+  float *h, *e, *dh, *de, *coef;  /* copies [T x copy], [V x copy]; [T x wide], [V x wide]; [T x R] */
   int32_t *slot;                  /* [T x R] */
   int64_t tile;                   /* tokens whose references the loss sorts at a time */
   int shift;                      /* a sorted reference is token << shift | place */
@@ -161,8 +162,8 @@ static void k_softmax_back(void *e) { attend(e, true, 1, true, softmax_one); }
 static void k_sampled(void *arg) {
   env *e = arg;
   BLOCKS(e)
-  e->k->sampled_softmax(NROWS(e), e->R, e->ld, 1, 1, e->h + T0 * e->ld, e->rows, e->ld, e->slot + T0 * e->R,
-                        e->coef + (T0 << e->shift), (int64_t)1 << e->shift, e->dh + T0 * e->ld);
+  e->k->sampled_softmax(NROWS(e), e->R, e->wide, 1, 1, e->h + T0 * e->copy, e->e, e->copy, e->slot + T0 * e->R,
+                        e->coef + (T0 << e->shift), (int64_t)1 << e->shift, e->dh + T0 * e->wide);
 }
 static int64_t tile_pairs(const env *e, int64_t t0) { return e->R * (e->T - t0 < e->tile ? e->T - t0 : e->tile); }
 static void k_group(void *arg) {
@@ -181,8 +182,8 @@ static void k_pairs(void *arg) {
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t r = 0; r < e->V; r += 64) {
       sh_pairs p = {.start = by_row->start + r, .pair = by_row->item, .shift = e->shift};
-      e->k->pair_sums(e->V - r < 64 ? e->V - r : 64, e->ld, e->coef, &p, e->h + t0 * e->ld, e->ld,
-                      e->row_grad + r * e->ld, e->ld);
+      e->k->pair_sums(e->V - r < 64 ? e->V - r : 64, e->wide, e->coef, &p, e->h + t0 * e->copy, e->copy,
+                      e->de + r * e->wide, e->wide);
     }
   }
 }
@@ -226,7 +227,9 @@ static void fill_env(env *e, const sh_trainer *t) {
   e->rows = array(e, e->V * e->ld), e->row_grad = array(e, e->V * e->ld);
   e->m = array(e, e->V * e->ld), e->v = SH_ARENA_ZNEW(e->c.scratch, float, e->V * e->ld);
   while ((1 << e->shift) < e->R) e->shift++;
-  e->h = array(e, T * e->ld), e->dh = array(e, T * e->ld), e->coef = array(e, T << e->shift);
+  e->copy = sh_copy_floats(e->k, e->D), e->wide = sh_copy_columns(e->k, e->D);
+  e->h = array(e, T * e->copy), e->e = array(e, e->V * e->copy);
+  e->dh = array(e, T * e->wide), e->de = array(e, e->V * e->wide), e->coef = array(e, T << e->shift);
   e->slot = SH_ARENA_NEW(e->c.scratch, int32_t, T * e->R);
   for (int64_t i = 0; i < T * e->R; i++)
     e->slot[i] = (int32_t)sh_below(sh_random4(0, SH_SITE(SH_SITE_TEST, 2), 0, i, 0, 0).v[0], (uint32_t)e->V);
@@ -241,7 +244,8 @@ static void fill_env(env *e, const sh_trainer *t) {
 }
 
 static void run_all(sh_bench_state *b, env *e) {
-  double T = (double)e->T, D = (double)e->D, W = (double)e->W, R = (double)e->R, V = (double)e->V, ld = e->ld;
+  double T = (double)e->T, D = (double)e->D, W = (double)e->W, R = (double)e->R, V = (double)e->V, ld = e->ld,
+         copy = (double)e->copy;
   double f = sizeof(float), qk = (double)e->dqk, v = (double)e->dv, p2 = 2 * e->pairs, one = T * (2 * qk + 2 * v) * f;
   const struct {
     const char *name;
@@ -264,9 +268,9 @@ static void run_all(sh_bench_state *b, env *e) {
       {"FuXi-beta attention backward", k_beta_back, 2.5 * p2 * 2 * v, 6 * T * v * f},
       {"softmax attention, a head", k_softmax, p2 * (qk + v), one},
       {"softmax attention backward", k_softmax_back, 2.5 * p2 * (qk + v), 2 * one},
-      {"sampled loss: softmax and hidden gradients", k_sampled, 4 * T * R * D, f * T * R * ld},
+      {"sampled loss: softmax and hidden gradients", k_sampled, 4 * T * R * D, f * T * R * copy},
       {"sampled loss: references by row", k_group, 0, f * 2 * T * R},
-      {"sampled loss: gradients of rows", k_pairs, 2 * T * R * D, f * T * R * ld},
+      {"sampled loss: gradients of rows", k_pairs, 2 * T * R * D, f * T * R * copy},
       {"AdamW of table rows", k_adamw, 0, f * 7 * V * ld},
   };
   bool beta = e->b->time != NULL;

@@ -90,7 +90,7 @@ static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t
   while (column < each) column *= 2;
   while (tile * each < 16 * rows && tile * column < 1 << 28) tile *= 2;
   int64_t n = smaller(tile, T);
-  return 2 * rows * (ld + 1) + n * (ld + 1 + column) + T * each + ((T + tile - 1) / tile) * (rows + 1);
+  return 2 * rows * (ld + 1) + n * (ld + 1 + column) + s->threads * (tile * each + rows + 1);
 }
 
 /* Two batches: features of tokens, keys and their slots. */

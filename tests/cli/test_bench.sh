@@ -108,6 +108,11 @@ expect 0 "data    $dir/toy.h5" "$shoal" bench data.path="$dir/toy.h5" $tiny --on
 # shellcheck disable=SC2086
 expect 0 "data    synthetic" "$shoal" bench data.path="$dir/toy.h5" $tiny --only step --synthetic
 
+for mode in none poll thread; do
+  # shellcheck disable=SC2086
+  expect 0 "overlap, progress $mode" sh "$here/../mpirun.sh" 3 "$shoal" bench $tiny loss.name=shared --only overlap comm.progress=$mode
+done
+
 # Ranks, one of them without a sequence in its batch.
 # shellcheck disable=SC2086
 expect 0 "3 ranks x 1 thread" sh "$here/../mpirun.sh" 3 "$shoal" bench $tiny batch.users=2 --only kernels,layers,step,eval

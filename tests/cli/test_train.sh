@@ -48,6 +48,11 @@ for n in 1 2; do
   grep -q "nothing left to train" "$dir/out" || complain "$n ranks: a finished run does not say so"
 done
 
+# A communication thread beside checkpoints and evaluations: the same to the last digit.
+expect 2 0 "" train "$dir/run.yaml" train.out="$dir/thread" comm.progress=thread
+grep -q "progress thread" "$dir/out" || complain "comm.progress = thread: the run does not say so"
+ended "$dir/thread" 2 "comm.progress = thread"
+
 # A run's processes write their ids, so that signals can be sent to one of them.
 cat >"$dir/rank.sh" <<END
 #!/bin/sh

@@ -38,7 +38,10 @@ static double distance(int64_t rows, int64_t n, int64_t ld, const float *x, cons
   for (int64_t i = 0; i < rows; i++)
     for (int64_t k = 0; k < ld; k++) {
       double a = (double)x[i * ld + k], b = (double)ref[i * ld + k];
-      if (k >= n) assert_true(memcmp(x + i * ld + k, ref + i * ld + k, sizeof(float)) == 0);
+      if (k >= n) {
+        assert_true(memcmp(x + i * ld + k, ref + i * ld + k, sizeof(float)) == 0);
+        continue;
+      }
       assert_true(isfinite(a));
       worst = fmax(worst, fabs(a - b)), largest = fmax(largest, fabs(b));
     }
@@ -367,16 +370,17 @@ static void check_sampled_softmax(const sh_kernels *k) {
         float scale = (variant & 1 ? 40 : 3) / sqrtf((float)width);
         float *rows = filled(ROWS * ld, 30, -1, 1), *h = filled(TOKENS * ld, 31, -1, 1);
         float *coef = filled(TOKENS * ldcoef, 32, UNTOUCHED, UNTOUCHED), *coef_ref = copy_of(coef, TOKENS * ldcoef);
-        float *dh = filled(TOKENS * ld, 33, UNTOUCHED, UNTOUCHED), *dh_ref = copy_of(dh, TOKENS * ld);
+        float *dh = filled(TOKENS * width + PAD, 33, UNTOUCHED, UNTOUCHED), *dh_ref = copy_of(dh, TOKENS * width + PAD);
         int32_t *slot = drawn(TOKENS * n, 2, variant & 2 ? MANY : ROWS);
         double loss = k->sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef, ldcoef, dh);
         double want =
             sh_kernels_ref.sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef_ref, ldcoef, dh_ref);
         double e = fmax(distance(TOKENS, n, ldcoef, coef, coef_ref, 1e-30),
-                        distance(TOKENS, width, ld, dh, dh_ref, n > 1 ? 1e-3 : 1));
+                        distance(1, TOKENS * width, TOKENS * width + PAD, dh, dh_ref, n > 1 ? 1e-2 : 1));
         worst = fmax(worst, e);
         /* A logit of some hundreds is good to 1e-5. */
-        if (!(e <= (variant & 1 ? 5e-5 : 3e-6)) || !(fabs(loss - want) <= 2e-6 * fmax(want, 1)))
+        if (!(e <= (variant & 1 ? 5e-5 : 3e-6) + 1e-7 * sqrt((double)n)) ||
+            !(fabs(loss - want) <= 2e-6 * fmax(want, 1)))
           fail_msg("%s: sampled softmax of %lld, width %lld, variant %d: %.2e; loss %.9g, not %.9g", k->name,
                    (long long)n, (long long)width, variant, e, loss, want);
         assert_true(k->sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef, ldcoef, NULL) == loss);
@@ -405,8 +409,8 @@ static void check_unit_rows(const sh_kernels *k) {
       sh_kernels_ref.unit_rows(N, n, l2, eps, x, ldx, yr, ldy, length_ref);
       double e = fmax(distance(N, ldy, ldy, y, yr, 0), distance(1, N, N, length, length_ref, 0));
       for (int64_t i = 0; i < N * ldy; i++) assert_true(i % ldy < n || y[i] == 0);
-      k->unit_rows_back(N, n, l2, eps, yr, ldy, length_ref, dy, ldy, dx, ldx, add);
-      sh_kernels_ref.unit_rows_back(N, n, l2, eps, yr, ldy, length_ref, dy, ldy, dr, ldx, add);
+      k->unit_rows_back(N, n, l2, eps, x, ldx, length_ref, dy, ldy, dx, ldx, add);
+      sh_kernels_ref.unit_rows_back(N, n, l2, eps, x, ldx, length_ref, dy, ldy, dr, ldx, add);
       e = fmax(e, distance(N, n, ldx, dx, dr, 1));
       worst = fmax(worst, e);
       if (!(e <= 2e-6)) fail_msg("%s: unit rows of %lld, variant %d: %.2e", k->name, (long long)n, variant, e);

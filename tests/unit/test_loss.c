@@ -181,12 +181,15 @@ static void formulas(void **state) {
   const char *names[8];
   int tables = sh_kernels_available(names);
   problem p;
-  for (int k = 0; k <= tables; k++) /* the last: precision bf16 */
+  sh_kernels room;
+  for (int k = 0; k <= tables + 1; k++) /* the last: precision bf16, and emulated */
     for (int variant = 0; variant < 6; variant++) {
       kind what = variant < 2 ? SAMPLED : SHARED;
       for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         open_problem(&p, what, sizes[i].T, sizes[i].U, sizes[i].R, variant % 2, variant >= 4);
-        check_formula(&p, k < tables ? sh_kernels_named(names[k]) : sh_kernels_bf16());
+        check_formula(&p, k < tables    ? sh_kernels_named(names[k])
+                          : k == tables ? sh_kernels_bf16()
+                                        : sh_kernels_emulate_bf16(&sh_kernels_ref, &room));
         close_problem(&p);
       }
     }
@@ -265,28 +268,31 @@ static void finite_differences(void **state) {
 
 /* ---- threads ---- */
 
+static void any_threads(kind what, const sh_kernels *k) {
+  problem one, more;
+  int64_t R = what == SAMPLED ? 7 : large.R;
+  omp_set_num_threads(1);
+  open_problem(&one, what, large.T, large.U, R, true, what == SHARED);
+  one.c.k = k;
+  double want = run(&one);
+  for (int threads = 2; threads <= 20; threads += threads == 3 ? 17 : 1) { /* 20: panels have another size */
+    omp_set_num_threads(threads);
+    open_problem(&more, what, large.T, large.U, R, true, what == SHARED);
+    more.c.k = k;
+    double got = run(&more);
+    assert_memory_equal(&got, &want, sizeof got);
+    assert_memory_equal(more.a.dhidden, one.a.dhidden, sizeof(float) * (size_t)(large.T * D));
+    assert_memory_equal(more.rows.grad, one.rows.grad, sizeof(float) * (size_t)(large.U * LD));
+    close_problem(&more);
+  }
+  close_problem(&one);
+}
+
 static void any_number_of_threads(void **state) {
   (void)state;
   int before = omp_get_max_threads();
-  for (int what = SAMPLED; what <= SHARED; what++) {
-    problem one, more;
-    int64_t R = what == SAMPLED ? 7 : large.R;
-    omp_set_num_threads(1);
-    open_problem(&one, (kind)what, large.T, large.U, R, true, what == SHARED);
-    one.c.k = sh_kernels_best();
-    double want = run(&one);
-    for (int threads = 2; threads <= 20; threads += threads == 3 ? 17 : 1) { /* 20: panels have another size */
-      omp_set_num_threads(threads);
-      open_problem(&more, (kind)what, large.T, large.U, R, true, what == SHARED);
-      more.c.k = sh_kernels_best();
-      double got = run(&more);
-      assert_memory_equal(&got, &want, sizeof got);
-      assert_memory_equal(more.a.dhidden, one.a.dhidden, sizeof(float) * (size_t)(large.T * D));
-      assert_memory_equal(more.rows.grad, one.rows.grad, sizeof(float) * (size_t)(large.U * LD));
-      close_problem(&more);
-    }
-    close_problem(&one);
-  }
+  for (int what = SAMPLED; what <= SHARED; what++)
+    for (int bf16 = 0; bf16 < 2; bf16++) any_threads((kind)what, bf16 ? sh_kernels_bf16() : sh_kernels_best());
   omp_set_num_threads(before);
 }
 

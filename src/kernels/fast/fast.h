@@ -40,6 +40,7 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *, float, const sh_drop *, 
 void SH_FN(adamw)(int64_t, double, double, double, double, double, double, double, float, const float *, float *,
                   float *, float *);
 void SH_FN(unit_rows)(int64_t, int64_t, bool, float, const float *, int64_t, float *, int64_t, float *);
+void SH_FN(unit_copies)(int64_t, int64_t, bool, float, const float *, int64_t, float *, int64_t, float *);
 void SH_FN(unit_rows_back)(int64_t, int64_t, bool, float, const float *, int64_t, const float *, const float *, int64_t,
                            float *, int64_t, bool);
 void SH_FN(gather_sum)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);

@@ -1,15 +1,17 @@
-/* The sampled loss over rows named by slot. Columns are whole vectors (width is a multiple of 16), so that no loop over
- * them has a tail; sums of up to eight vectors stay in registers. */
+/* The sampled loss over copies of rows named by slot (kernels/fast/copies.h). Columns are whole vectors, so that no
+ * loop over them has a tail; sums of up to eight registers stay in them. */
 #include <float.h>
 #include <math.h>
 
+#include "kernels/fast/copies.h"
 #include "kernels/fast/fast.h"
-#include "kernels/fast/sixteen.h"
 #include "kernels/fast/vec.h"
 
-/* Rows asked for before they are needed; candidates scored together, which stay in L1 for the weighted sum after. */
+/* Rows asked for before they are needed; candidates scored together, which stay in L1 for the weighted sum after; most
+ * sums at a time. */
 #define ALIGNED __attribute__((aligned(64))) /* what is stored whole and read again at once */
 enum { AHEAD = 8, GROUP = 16, MOST = 8 };
+/* `vectors` and `vector` count vectors of a copy: of 16 floats, COPY_COLUMNS columns. */
 
 /* Narrow rows to L1; wide ones to L2, or they would drive each other out. */
 static inline __attribute__((always_inline)) void prefetch(const float *row, const int vectors) {
@@ -19,43 +21,34 @@ static inline __attribute__((always_inline)) void prefetch(const float *row, con
     for (int v = 0; v < vectors; v++) __builtin_prefetch(row + v * LANES16, 0, 3);
 }
 
-/* out += sum over j of coef[j] rows[slot[j]], `vectors` <= 8 columns of vectors. */
-static inline __attribute__((always_inline)) void add_rows(int64_t n, const int vectors, const float *coef,
-                                                           const int32_t *slot, const float *rows, int64_t ld,
-                                                           float *out) {
-  sixteen s[MOST];
-  for (int v = 0; v < vectors; v++) s[v] = load(out + v * LANES16);
-  for (int64_t j = 0; j < n; j++) {
-    const float *e = rows + slot[j] * ld;
-    for (int v = 0; v < vectors; v++) s[v] += coef[j] * load(e + v * LANES16);
+/* Sums of `vectors` vectors of columns, and coef times a row added to them. */
+static inline __attribute__((always_inline)) void load_sums(const int vectors, const float *x, sixteen *s) {
+  for (int i = 0; i < vectors * COPY_PARTS; i++) s[i] = load(x + i * LANES16);
+}
+static inline __attribute__((always_inline)) void store_sums(const int vectors, const sixteen *s, float *x) {
+  for (int i = 0; i < vectors * COPY_PARTS; i++) store(x + i * LANES16, s[i]);
+}
+static inline __attribute__((always_inline)) void add_row(const int vectors, float coef, const float *row, sixteen *s) {
+  for (int v = 0; v < vectors; v++) {
+    sixteen e = load(row + v * LANES16);
+    for (int p = 0; p < COPY_PARTS; p++) s[v * COPY_PARTS + p] += coef * copy_part(e, p);
   }
-  for (int v = 0; v < vectors; v++) store(out + v * LANES16, s[v]);
 }
 
-/* Calls f(first column, vectors) for all columns in panels of 8, 4 and 1 vectors, known to the compiler. */
-#define COLUMN_PANELS(width, f)                                                                                        \
-  for (int64_t column = 0, rest = (width) / LANES16; rest > 0;) {                                                      \
-    int panel = rest >= 8 ? 8 : rest >= 4 ? 4 : 1;                                                                     \
-    if (panel == 8)                                                                                                    \
-      f(column, 8);                                                                                                    \
-    else if (panel == 4)                                                                                               \
-      f(column, 4);                                                                                                    \
+/* Calls f(first vector, vectors) for all vectors in panels, their number known to the compiler: eight, four and one
+ * register of sums, or eight, four and two. */
+#define PANELS(all, f)                                                                                                 \
+  for (int64_t vector = 0, rest = (all); rest > 0;) {                                                                  \
+    enum { WIDE = MOST / COPY_PARTS, HALF = WIDE / 2 };                                                                \
+    int panel = rest >= WIDE ? WIDE : rest >= HALF ? HALF : 1;                                                         \
+    if (panel == WIDE)                                                                                                 \
+      f(vector, WIDE);                                                                                                 \
+    else if (panel == HALF)                                                                                            \
+      f(vector, HALF);                                                                                                 \
     else                                                                                                               \
-      f(column, 1);                                                                                                    \
-    column += panel * LANES16, rest -= panel;                                                                          \
+      f(vector, 1);                                                                                                    \
+    vector += panel, rest -= panel;                                                                                    \
   }
-
-void SH_FN(gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
-                       float *out) {
-  memset(out, 0, sizeof *out * (size_t)width);
-  for (int64_t j = 0; j < n; j += AHEAD) {
-    int64_t now = n - j < AHEAD ? n - j : AHEAD, next = n - j - now < AHEAD ? n - j - now : AHEAD;
-    for (int64_t i = 0; i < next; i++) prefetch(rows + slot[j + AHEAD + i] * ld, (int)(width / LANES16));
-#define SUM(column, vectors) add_rows(now, vectors, coef + j, slot + j, rows + column, ld, out + column)
-    COLUMN_PANELS(width, SUM)
-#undef SUM
-  }
-}
 
 /* ---- one pass over a token's candidates ---- */
 
@@ -65,11 +58,11 @@ static inline __attribute__((always_inline)) sixteen four_dots(const int vectors
   const float *e0 = rows + slot[0] * ld, *e1 = rows + slot[4] * ld;
   const float *e2 = rows + slot[8] * ld, *e3 = rows + slot[12] * ld;
   for (int i = 0; i < GROUP; i += 4) prefetch(rows + next[i] * ld, vectors);
-  sixteen g = load(h), s0 = g * load(e0), s1 = g * load(e1), s2 = g * load(e2), s3 = g * load(e3);
-  for (int v = 1; v < vectors; v++) {
-    g = load(h + v * LANES16);
-    s0 += g * load(e0 + v * LANES16), s1 += g * load(e1 + v * LANES16);
-    s2 += g * load(e2 + v * LANES16), s3 += g * load(e3 + v * LANES16);
+  sixteen s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+  for (int v = 0; v < vectors; v++) {
+    sixteen g = load(h + v * LANES16);
+    s0 = copy_dot(s0, g, load(e0 + v * LANES16)), s1 = copy_dot(s1, g, load(e1 + v * LANES16));
+    s2 = copy_dot(s2, g, load(e2 + v * LANES16)), s3 = copy_dot(s3, g, load(e3 + v * LANES16));
   }
   return four_sums(s0, s1, s2, s3);
 }
@@ -84,10 +77,18 @@ static inline __attribute__((always_inline)) void group_dots(const int vectors, 
 }
 
 /* dh += sum of weight * row of 16 candidates. */
+static inline __attribute__((always_inline)) void panel_sum(const int vectors, const float *weight, const float *rows,
+                                                            int64_t ld, const int32_t *slot, float *dh) {
+  sixteen s[MOST];
+  load_sums(vectors, dh, s);
+  for (int64_t j = 0; j < GROUP; j++) add_row(vectors, weight[j], rows + slot[j] * ld, s);
+  store_sums(vectors, s, dh);
+}
 static inline __attribute__((always_inline)) void group_sum(const int vectors, const float *weight, const float *rows,
                                                             int64_t ld, const int32_t *slot, float *dh) {
-#define SUM(column, panel) add_rows(GROUP, panel, weight, slot, rows + column, ld, dh + column)
-  COLUMN_PANELS((int64_t)vectors * LANES16, SUM)
+#define SUM(first, panel)                                                                                              \
+  panel_sum(panel, weight, rows + (first)*LANES16, ld, slot, dh + (first) * (int64_t)COPY_COLUMNS)
+  PANELS((int64_t)vectors, SUM)
 #undef SUM
 }
 
@@ -111,35 +112,42 @@ static inline __attribute__((always_inline)) void weigh(float *x, float scale, c
   }
 }
 
-/* coef[1 .. n-1] and dh from weights; slot[left]: this token's and those of the tokens after it. */
+/* The slots of a group; one that is not full is padded with the positive, which weighs nothing here. */
+static inline __attribute__((always_inline)) const int32_t *group_at(int64_t n, int64_t j, const int32_t *slot,
+                                                                     int32_t *padded) {
+  if (n - j >= GROUP) return slot + j;
+  for (int i = 0; i < GROUP; i++) padded[i] = i < n - j ? slot[j + i] : slot[0];
+  return padded;
+}
+
+/* coef[1 .. n-1] and dh from weights; slot[left]: this token's and those of the tokens after it. A group's inner
+ * products come before the weights of the one before are used: exponentials are a long chain, and what stands between
+ * fills the wait. */
 static inline __attribute__((always_inline)) others all_others(int64_t n, int64_t left, const int vectors, float scale,
                                                                float top, const float *h, const float *rows, int64_t ld,
                                                                const int32_t *slot, float *coef, float *dh) {
+#define DOTS(j, at, x) group_dots(vectors, h, rows, ld, at, left - (j) >= 2 * GROUP ? slot + (j) + GROUP : at, x)
   others o;
   int32_t padded[GROUP] ALIGNED;
+  float weight[2][GROUP] ALIGNED;
   for (int i = 0; i < GROUP; i++) o.high[i] = -FLT_MAX, o.sum[i] = 0;
-  if (dh) memset(dh, 0, sizeof *dh * (size_t)vectors * LANES16);
-  float weight[2][GROUP] ALIGNED; /* a group's rows are summed while the next one's exponentials are on their way */
-  const int32_t *before = NULL;
+  if (dh) memset(dh, 0, sizeof *dh * (size_t)vectors * COPY_COLUMNS);
+  const int32_t *at = group_at(n, 1, slot, padded), *next = at;
   int now = 0;
-  for (int64_t j = 1; j < n; j += GROUP, now = 1 - now) {
-    int64_t count = n - j < GROUP ? n - j : GROUP;
-    const int32_t *at = slot + j, *next = left - j >= 2 * GROUP ? at + GROUP : at;
-    if (count < GROUP) { /* with the positive: it weighs nothing here */
-      for (int i = 0; i < GROUP; i++) padded[i] = i < count ? at[i] : slot[0];
-      at = padded;
-      if (left - j < 2 * GROUP) next = at;
-    }
-    group_dots(vectors, h, rows, ld, at, next, weight[now]);
+  if (n > 1) DOTS(1, at, weight[now]);
+  for (int64_t j = 1; j < n; j += GROUP, now = 1 - now, at = next) {
     weigh(weight[now], scale, at, slot[0], top, &o);
-    if (count == GROUP)
+    if (j + GROUP < n) {
+      next = group_at(n, j + GROUP, slot, padded);
+      DOTS(j + GROUP, next, weight[1 - now]);
+    }
+    if (n - j >= GROUP)
       memcpy(coef + j, weight[now], sizeof weight[now]);
     else
-      store_part(coef + j, load(weight[now]), count);
-    if (dh && before) group_sum(vectors, weight[1 - now], rows, ld, before, dh);
-    before = at;
+      store_part(coef + j, load(weight[now]), n - j);
+    if (dh) group_sum(vectors, weight[now], rows, ld, at, dh);
   }
-  if (dh && before) group_sum(vectors, weight[1 - now], rows, ld, before, dh);
+#undef DOTS
   return o;
 }
 
@@ -147,8 +155,8 @@ static inline __attribute__((always_inline)) double one_token(int64_t n, int64_t
                                                               float factor, const float *h, const float *rows,
                                                               int64_t ld, const int32_t *slot, float *coef, float *dh) {
   const float *own = rows + slot[0] * ld;
-  sixteen s = load(h) * load(own);
-  for (int v = 1; v < vectors; v++) s += load(h + v * LANES16) * load(own + v * LANES16);
+  sixteen s = {0};
+  for (int v = 0; v < vectors; v++) s = copy_dot(s, load(h + v * LANES16), load(own + v * LANES16));
   float logit = scale * total(s), top = logit, high;
   others o;
   for (;; top = high) {
@@ -162,7 +170,10 @@ static inline __attribute__((always_inline)) double one_token(int64_t n, int64_t
   SH_SIMD
   for (int64_t j = 1; j < n; j++) coef[j] *= share;
   for (int v = 0; v < vectors && dh; v++)
-    store(dh + v * LANES16, load(dh + v * LANES16) * share + coef[0] * load(own + v * LANES16));
+    for (int p = 0; p < COPY_PARTS; p++) {
+      float *to = dh + (v * COPY_PARTS + p) * LANES16;
+      store(to, load(to) * share + coef[0] * copy_part(load(own + v * LANES16), p));
+    }
   return (double)top - (double)logit + log((double)positive + (double)sum);
 }
 
@@ -173,22 +184,24 @@ static inline __attribute__((always_inline)) double all_tokens(int64_t tokens, i
   double loss = 0;
   for (int64_t t = 0; t < tokens; t++)
     loss += one_token(n, (tokens - t) * n, vectors, scale, factor, h + t * ld, rows, ld, slot + t * n,
-                      coef + t * ldcoef, dh ? dh + t * ld : NULL);
+                      coef + t * ldcoef, dh ? dh + t * vectors * COPY_COLUMNS : NULL);
   return loss;
 }
 
 double SH_FN(sampled_softmax)(int64_t tokens, int64_t n, int64_t width, float scale, float factor, const float *h,
                               const float *rows, int64_t ld, const int32_t *slot, float *coef, int64_t ldcoef,
                               float *dh) {
-  switch (width / LANES16) {
-  case 4:
-    return all_tokens(tokens, n, 4, scale, factor, h, rows, ld, slot, coef, ldcoef, dh);
-  case 8:
-    return all_tokens(tokens, n, 8, scale, factor, h, rows, ld, slot, coef, ldcoef, dh);
-  case 16:
-    return all_tokens(tokens, n, 16, scale, factor, h, rows, ld, slot, coef, ldcoef, dh);
+  switch (width / COPY_COLUMNS) {
+#define WIDTH(vectors)                                                                                                 \
+  case vectors:                                                                                                        \
+    return all_tokens(tokens, n, vectors, scale, factor, h, rows, ld, slot, coef, ldcoef, dh)
+    WIDTH(2);
+    WIDTH(4);
+    WIDTH(8);
+    WIDTH(16);
+#undef WIDTH
   default:
-    return all_tokens(tokens, n, (int)(width / LANES16), scale, factor, h, rows, ld, slot, coef, ldcoef, dh);
+    return all_tokens(tokens, n, (int)(width / COPY_COLUMNS), scale, factor, h, rows, ld, slot, coef, ldcoef, dh);
   }
 }
 
@@ -203,20 +216,31 @@ static inline __attribute__((always_inline)) void add_pairs(int64_t rows, const 
     int32_t end = start[r + 1], ahead = end + AHEAD <= last ? AHEAD : 0;
     if (start[r] == end) continue;
     sixteen s[MOST];
-    for (int v = 0; v < vectors; v++) s[v] = load(out + v * LANES16);
+    load_sums(vectors, out, s);
     for (const int32_t *at = pair + start[r]; at < pair + end; at++) {
       prefetch(h + (at[ahead] >> shift) * ld, vectors);
-      const float *from = h + (*at >> shift) * ld;
-      float a = coef[*at];
-      for (int v = 0; v < vectors; v++) s[v] += a * load(from + v * LANES16);
+      add_row(vectors, coef[*at], h + (*at >> shift) * ld, s);
     }
-    for (int v = 0; v < vectors; v++) store(out + v * LANES16, s[v]);
+    store_sums(vectors, s, out);
   }
 }
 
 void SH_FN(pair_sums)(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
                       float *out, int64_t ldout) {
-#define SUM(column, vectors) add_pairs(rows, vectors, coef, p, h + column, ld, out + column, ldout)
-  COLUMN_PANELS(width, SUM)
+#define SUM(first, vectors)                                                                                            \
+  add_pairs(rows, vectors, coef, p, h + (first)*LANES16, ld, out + (first) * (int64_t)COPY_COLUMNS, ldout)
+  PANELS(width / COPY_COLUMNS, SUM)
 #undef SUM
+}
+
+/* ---- rows as they are ---- */
+
+void SH_FN(gather_sum)(int64_t n, int64_t width, const float *coef, const float *rows, int64_t ld, const int32_t *slot,
+                       float *out) {
+  memset(out, 0, sizeof *out * (size_t)width);
+  for (int64_t j = 0; j < n; j++) {
+    const float *e = rows + slot[j] * ld;
+    if (j + AHEAD < n) prefetch(rows + slot[j + AHEAD] * ld, (int)(width / LANES16));
+    for (int64_t k = 0; k < width; k += LANES16) store(out + k, load(out + k) + coef[j] * load(e + k));
+  }
 }

@@ -59,6 +59,19 @@ void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
             lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * (s + x * s * (1.f - s))));
 }
 
+/* 0 where a word is below the threshold, else scale. */
+LANES_INLINE lanes keep_or_drop(const uint32_t *word, uint32_t threshold, float scale) {
+#if defined(__AVX512F__)
+  __mmask16 keep = _mm512_cmpge_epu32_mask(_mm512_loadu_si512(word), _mm512_set1_epi32((int)threshold));
+  return (lanes)_mm512_maskz_mov_ps(keep, _mm512_set1_ps(scale));
+#else
+  float keep[LANES];
+  SH_SIMD
+  for (int l = 0; l < LANES; l++) keep[l] = word[l] < threshold ? 0.f : scale;
+  return lanes_load(keep);
+#endif
+}
+
 void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t first, int64_t n, const float *x,
                     float *y) {
   enum { QUADS = 64 };
@@ -69,13 +82,11 @@ void SH_FN(dropout)(const sh_drop *d, int64_t sample, int32_t position, int64_t 
     if (quads > QUADS) quads = QUADS;
     int64_t count = 4 * quads - lane < n - done ? 4 * quads - lane : n - done;
     sh_draw at = {d->seed, d->site, d->when, (uint32_t)position, sample};
-    SH_FN(random_words)(&at, (uint32_t)(element >> 2), (int)(quads + 7) / 8 * 8, word); /* whole vectors of quads */
+    SH_FN(random_words)
+    (&at, (uint32_t)(element >> 2), (int)(quads + 15) / 16 * 16, word); /* as many as are drawn at a time */
     for (int64_t k = 0; k < count; k += LANES) {
       int m = lanes_next(count - k);
-      float keep[LANES];
-      SH_SIMD
-      for (int l = 0; l < LANES; l++) keep[l] = word[lane + k + l] < threshold ? 0.f : scale;
-      lanes_store_n(y + done + k, m, lanes_load_n(x + done + k, m) * lanes_load(keep));
+      lanes_store_n(y + done + k, m, lanes_load_n(x + done + k, m) * keep_or_drop(word + lane + k, threshold, scale));
     }
     done += count;
   }

@@ -4,6 +4,7 @@
 #ifndef SH_KERNELS_SIXTEEN_H
 #define SH_KERNELS_SIXTEEN_H
 
+#include <stdint.h>
 #include <string.h>
 
 #if defined __AVX512F__

@@ -15,12 +15,14 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .gemm_tn = sh_gemm_tn,
 #ifdef SH_BF16
     .precision = "bf16",
+    .copy_parts = 2,
     .right_room = SH_FN(bf16_right_room),
     .right_pack = SH_FN(bf16_right_pack),
     .multiply = SH_FN(bf16_multiply),
     .multiply_tn = SH_FN(bf16_multiply_tn),
 #else
     .precision = "fp32",
+    .copy_parts = 1,
     .right_room = sh_right_room,
     .right_pack = sh_right_pack,
     .multiply = sh_multiply,
@@ -45,6 +47,7 @@ const sh_kernels SH_JOIN(sh_kernels, SH_ISA) = {
     .adamw = SH_FN(adamw),
     .unit_rows = SH_FN(unit_rows),
     .unit_rows_back = SH_FN(unit_rows_back),
+    .unit_copies = SH_FN(unit_copies),
     .gather_sum = SH_FN(gather_sum),
     .sampled_softmax = SH_FN(sampled_softmax),
     .pair_sums = SH_FN(pair_sums),

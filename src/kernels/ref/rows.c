@@ -128,14 +128,18 @@ static void unit_rows(int64_t n, int64_t width, bool l2_norm, float eps, const f
     for (int64_t k = 0; k < ldy; k++) y[k] = k < width ? (float)((double)x[k] / divisor) : 0;
   }
 }
-static void unit_rows_back(int64_t n, int64_t width, bool l2_norm, float eps, const float *y, int64_t ldy,
+static void unit_copies(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx, float *copy,
+                        int64_t ld, float *length) {
+  unit_rows(n, width, l2_norm, eps, x, ldx, copy, ld, length);
+}
+static void unit_rows_back(int64_t n, int64_t width, bool l2_norm, float eps, const float *x, int64_t ldx,
                            const float *length, const float *dy, int64_t lddy, float *dx, int64_t lddx, bool add) {
-  for (int64_t i = 0; i < n; i++, y += ldy, dy += lddy, dx += lddx) {
+  for (int64_t i = 0; i < n; i++, x += ldx, dy += lddy, dx += lddx) {
     bool clamped = length[i] <= eps;
     double divisor = !l2_norm ? 1 : (double)(clamped ? eps : length[i]);
-    double along = l2_norm && !clamped ? ref_dot(width, y, dy) : 0;
+    double along = l2_norm && !clamped ? ref_dot(width, x, dy) / divisor : 0;
     for (int64_t k = 0; k < width; k++)
-      dx[k] = (float)((add ? (double)dx[k] : 0) + ((double)dy[k] - along * (double)y[k]) / divisor);
+      dx[k] = (float)((add ? (double)dx[k] : 0) + ((double)dy[k] - along * (double)x[k] / divisor) / divisor);
   }
 }
 
@@ -165,7 +169,7 @@ static double sampled_softmax(int64_t tokens, int64_t n, int64_t width, float sc
       double s = (double)scale * ref_dot(width, h, rows + slot[j] * ld), p = exp(s - top) / sum;
       coef[j] = (float)((double)factor * (j == 0 ? p - 1 : slot[j] != slot[0] ? p : 0));
     }
-    if (dh) gather_sum(n, width, coef, rows, ld, slot, dh + t * ld);
+    if (dh) gather_sum(n, width, coef, rows, ld, slot, dh + t * width);
     loss += top + log(sum) - positive;
   }
   return loss;
@@ -235,6 +239,7 @@ const sh_kernels sh_kernels_ref = {
     .gemm = gemm,
     .gemm_tn = gemm_tn,
     .precision = "fp32",
+    .copy_parts = 1,
     .right_room = right_room,
     .right_pack = right_pack,
     .multiply = multiply,
@@ -258,6 +263,7 @@ const sh_kernels sh_kernels_ref = {
     .adamw = adamw,
     .unit_rows = unit_rows,
     .unit_rows_back = unit_rows_back,
+    .unit_copies = unit_copies,
     .gather_sum = gather_sum,
     .sampled_softmax = sampled_softmax,
     .pair_sums = pair_sums,
