@@ -1,17 +1,20 @@
 #!/bin/sh
-# jobs/install-packages.sh [build|test]: install what is missing to build Shoal (build) or to test it too (test).
+# jobs/install-packages.sh [build|test|mpich]: install what is missing to build Shoal (build), to test it too (test), or to
+# build it with MPICH beside the system's Open MPI (mpich; Open MPI stays what mpicc and mpirun are).
 # This is the one list of packages. As root, or with sudo, it calls apt-get; where there is no apt-get it checks that the
 # tools and libraries are there and names the missing ones, to be had with `module load` or from your administrator.
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libblis-openmp-dev
   libxsmm-dev libscalapack-openmpi-dev libyaml-dev libxxhash-dev libcjson-dev zlib1g-dev libcmocka-dev"
+mpich="mpich libmpich-dev libhdf5-mpich-dev libscalapack-mpich-dev"
 test="clang-format-14 hdf5-tools"
 
 case "${1:-build}" in
 build) wanted=$build ;;
 test) wanted="$build $test" ;;
-*) echo "usage: jobs/install-packages.sh [build|test]" >&2 && exit 2 ;;
+mpich) wanted="$build $test $mpich" ;;
+*) echo "usage: jobs/install-packages.sh [build|test|mpich]" >&2 && exit 2 ;;
 esac
 
 install_debian() {

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mpi/account.h"
 #include "mpi/grid.h"
 
 void sh_sum_f32(const sh_axis *axis, float *x, int64_t n);   /* in place */
@@ -67,11 +68,35 @@ void sh_reduce_scatter_bf16_begin(const sh_axis *axis, sh_request *r, const floa
  * its message ("rank 3: ..." when the axis has several). Used wherever ranks may differ (files, memory, data). */
 sh_status sh_agree(const sh_axis *axis, sh_status mine);
 
-/* Seconds this process has spent waiting inside collectives, and bytes it sent, since the start. */
+/* Exposed seconds and bytes of all kinds and axes since the start (mpi/account.h has them apart). */
 double sh_comm_seconds(void);
 int64_t sh_comm_bytes(void);
 
 /* Print "shoal: rank r: <message>" and end the whole job with the status as exit code. Never returns. */
 _Noreturn void sh_abort(const sh_axis *axis, sh_status code, const char *message);
+
+/* Every collective knows the line that calls it, for messages of the watchdog and of comm.check. Files that implement
+ * collectives by others define SH_COLL_INSIDE and keep their caller's line. */
+#ifndef SH_COLL_INSIDE
+#define sh_sum_f32(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_f32(__VA_ARGS__))
+#define sh_sum_f64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_f64(__VA_ARGS__))
+#define sh_sum_i64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_sum_i64(__VA_ARGS__))
+#define sh_max_f32(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_f32(__VA_ARGS__))
+#define sh_max_f64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_f64(__VA_ARGS__))
+#define sh_max_i64(...)                   (sh_comm_at(__FILE__, __LINE__), sh_max_i64(__VA_ARGS__))
+#define sh_bcast(...)                     (sh_comm_at(__FILE__, __LINE__), sh_bcast(__VA_ARGS__))
+#define sh_barrier(...)                   (sh_comm_at(__FILE__, __LINE__), sh_barrier(__VA_ARGS__))
+#define sh_allgather(...)                 (sh_comm_at(__FILE__, __LINE__), sh_allgather(__VA_ARGS__))
+#define sh_allgatherv(...)                (sh_comm_at(__FILE__, __LINE__), sh_allgatherv(__VA_ARGS__))
+#define sh_reduce_scatter_f32(...)        (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32(__VA_ARGS__))
+#define sh_alltoall_i64(...)              (sh_comm_at(__FILE__, __LINE__), sh_alltoall_i64(__VA_ARGS__))
+#define sh_alltoallv_begin(...)           (sh_comm_at(__FILE__, __LINE__), sh_alltoallv_begin(__VA_ARGS__))
+#define sh_sum_f32_begin(...)             (sh_comm_at(__FILE__, __LINE__), sh_sum_f32_begin(__VA_ARGS__))
+#define sh_reduce_scatter_f32_begin(...)  (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_f32_begin(__VA_ARGS__))
+#define sh_allgatherv_begin(...)          (sh_comm_at(__FILE__, __LINE__), sh_allgatherv_begin(__VA_ARGS__))
+#define sh_sum_bf16_begin(...)            (sh_comm_at(__FILE__, __LINE__), sh_sum_bf16_begin(__VA_ARGS__))
+#define sh_reduce_scatter_bf16_begin(...) (sh_comm_at(__FILE__, __LINE__), sh_reduce_scatter_bf16_begin(__VA_ARGS__))
+#define sh_agree(...)                     (sh_comm_at(__FILE__, __LINE__), sh_agree(__VA_ARGS__))
+#endif
 
 #endif

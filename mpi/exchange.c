@@ -1,3 +1,4 @@
+#define SH_COLL_INSIDE
 #include "mpi/exchange.h"
 
 #include <assert.h>
@@ -77,8 +78,11 @@ void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *co
     if (x->nasked) memcpy(x->asked, ids, sizeof *ids * (size_t)x->nasked);
     return;
   }
-  sh_mpi_sent((P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids);
-  sh_request_open(r, x->axis, parts);
+  r->sent = (P - 1 + r->send_at[P] - x->count[x->axis->index]) * (int64_t)sizeof *ids;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_IDS);
+  sh_check(x->axis, __func__, 0, sizeof *ids);
+  sh_request_open(r, x->axis, __func__, parts);
+  sh_comm_as(outer);
 }
 
 int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count) {
@@ -110,7 +114,9 @@ static void pieces_begin(sh_exchange *x, const float *out, const int64_t *send_c
 void sh_exchange_rows_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
   assert(x->open == IDLE);
   x->open = ROWS;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_ROWS);
   pieces_begin(x, out, x->asked_count, in, x->count, width);
+  sh_comm_as(outer);
 }
 
 void sh_exchange_rows_end(sh_exchange *x) {
@@ -122,7 +128,9 @@ void sh_exchange_rows_end(sh_exchange *x) {
 void sh_exchange_grads_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
   assert(x->open == IDLE);
   x->open = GRADS;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_ROW_GRADIENTS);
   pieces_begin(x, out, x->count, in, x->asked_count, width);
+  sh_comm_as(outer);
 }
 
 void sh_exchange_grads_end(sh_exchange *x) {

@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "mpi/account.h"
 #include "mpi/grid.h"
 
 typedef struct sh_exchange sh_exchange;
@@ -31,5 +32,12 @@ void sh_exchange_rows_end(sh_exchange *x);
 /* User -> owner. out[sum of count x width] in the order of ids; in[n asked x width] in the order of `asked`. */
 void sh_exchange_grads_begin(sh_exchange *x, const float *out, float *in, int64_t width);
 void sh_exchange_grads_end(sh_exchange *x);
+
+/* The caller's line (mpi/coll.h). */
+#ifndef SH_COLL_INSIDE
+#define sh_exchange_ids_begin(...)   (sh_comm_at(__FILE__, __LINE__), sh_exchange_ids_begin(__VA_ARGS__))
+#define sh_exchange_rows_begin(...)  (sh_comm_at(__FILE__, __LINE__), sh_exchange_rows_begin(__VA_ARGS__))
+#define sh_exchange_grads_begin(...) (sh_comm_at(__FILE__, __LINE__), sh_exchange_grads_begin(__VA_ARGS__))
+#endif
 
 #endif

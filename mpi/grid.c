@@ -1,9 +1,11 @@
+#define SH_COLL_INSIDE
 #include "mpi/grid.h"
 
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "core/arena.h"
@@ -11,6 +13,7 @@
 #include "mpi/internal.h"
 
 int64_t sh_mpi_piece = (int64_t)1 << 30;
+int sh_mpi_node = -1;
 
 static bool mpi_is_up(void) {
   int up = 0, down = 0;
@@ -48,14 +51,48 @@ int sh_mpi_int(const sh_axis *axis, int64_t n, const char *what) {
   return (int)n;
 }
 
+static int *ranks_in(MPI_Comm job, const sh_axis *a) {
+  MPI_Group all, some;
+  int *here = sh_malloc(2 * sizeof *here * (size_t)a->size), *there = here + a->size;
+  for (int i = 0; i < a->size; i++) here[i] = i;
+  SH_MPI(a, MPI_Comm_group, job, &all);
+  SH_MPI(a, MPI_Comm_group, a->impl->comm, &some);
+  SH_MPI(a, MPI_Group_translate_ranks, some, a->size, here, all, there);
+  SH_MPI(a, MPI_Group_free, &all);
+  SH_MPI(a, MPI_Group_free, &some);
+  memmove(here, there, sizeof *here * (size_t)a->size);
+  return here;
+}
+
 static sh_axis axis_make(const char *name, MPI_Comm comm, MPI_Comm job) {
   sh_axis a = {.name = name, .impl = sh_malloc(sizeof *a.impl)};
   *a.impl = (struct sh_axis_impl){.comm = comm, .job = job};
   SH_MPI(&a, MPI_Comm_set_errhandler, comm, MPI_ERRORS_RETURN);
   SH_MPI(&a, MPI_Comm_rank, comm, &a.index);
   SH_MPI(&a, MPI_Comm_size, comm, &a.size);
+  a.impl->job_rank = ranks_in(job, &a);
   sh_axis_open(&a);
   return a;
+}
+
+/* A duplicate whose ranks stand node by node, nodes in the order of their lowest ranks: rank 0 stays rank 0, and where
+ * the launcher filled nodes one after another nothing moves. A function of who shares nodes alone. */
+static MPI_Comm by_node(MPI_Comm world, int size) {
+  int rank, leader, *of = sh_malloc(sizeof *of * (size_t)size), place = 0;
+  MPI_Comm node, ordered;
+  SH_MPI(NULL, MPI_Comm_rank, world, &rank);
+  leader = rank;
+  if (sh_mpi_node < 0)
+    SH_MPI(NULL, MPI_Comm_split_type, world, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node);
+  else
+    SH_MPI(NULL, MPI_Comm_split, world, sh_mpi_node, rank, &node);
+  SH_MPI(NULL, MPI_Bcast, &leader, 1, MPI_INT, 0, node);
+  SH_MPI(NULL, MPI_Comm_free, &node);
+  SH_MPI(NULL, MPI_Allgather, &leader, 1, MPI_INT, of, 1, MPI_INT, world);
+  for (int r = 0; r < size; r++) place += of[r] < leader || (of[r] == leader && r < rank);
+  free(of);
+  SH_MPI(NULL, MPI_Comm_split, world, 0, place, &ordered);
+  return ordered;
 }
 
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
@@ -66,11 +103,11 @@ sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor) {
   if (tensor < 1 || size % tensor)
     return sh_fail(SH_ERR_USAGE, "parallel.tensor is %d, which does not divide the %d rank%s", tensor, size,
                    size == 1 ? "" : "s");
-  SH_MPI(NULL, MPI_Comm_dup, world, &comm);
+  comm = by_node(world, size);
   g->world = axis_make("world", comm, comm);
   g->table = g->world;
   g->table.name = "table";
-  /* Neighbours share a tensor group: it talks the most and should stay on one node. */
+  /* Neighbours share a tensor group: it talks the most, and stays on one node where it fits. */
   SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index % tensor, g->world.index, &data);
   SH_MPI(&g->world, MPI_Comm_split, comm, g->world.index / tensor, g->world.index, &across);
   g->data = axis_make("data", data, comm);
@@ -84,11 +121,13 @@ static void axis_free(sh_axis *a) {
     sh_axis_close(a);
     SH_MPI(a, MPI_Comm_free, &a->impl->comm);
   }
+  free(a->impl->job_rank);
   free(a->impl);
   a->impl = NULL;
 }
 
 void sh_grid_destroy(sh_grid *g) {
+  if (g->world.impl && mpi_is_up()) sh_check(&g->world, __func__, 0, 0);
   axis_free(&g->tensor);
   axis_free(&g->data);
   axis_free(&g->world);

@@ -6,6 +6,7 @@
 #ifndef SH_MPI_GRID_H
 #define SH_MPI_GRID_H
 
+#include "mpi/account.h"
 #include "shoal/status.h"
 
 typedef struct sh_axis {
@@ -18,10 +19,15 @@ typedef struct sh_grid {
   sh_axis world, data, tensor, table; /* table is the world unless parallel.table says otherwise */
 } sh_grid;
 
-/* Axes over a caller's communicator (as an opaque pointer to MPI_Comm; see shoal_mpi.h). It is duplicated; MPI must be
- * initialised. `tensor` must divide the size. Collective over the communicator. */
+/* Axes over a caller's communicator (as an opaque pointer to MPI_Comm; see shoal_mpi.h). It is duplicated, ranks
+ * ordered by node (rank 0 stays); MPI must be initialised. `tensor` must divide the size. Collective over the
+ * communicator. */
 sh_status sh_grid_create(sh_grid *g, const void *mpi_comm, int tensor);
 void sh_grid_destroy(sh_grid *g);
+
+#ifndef SH_COLL_INSIDE /* mpi/coll.h */
+#define sh_grid_destroy(...) (sh_comm_at(__FILE__, __LINE__), sh_grid_destroy(__VA_ARGS__))
+#endif
 
 /* The communicator of a world (shoal_mpi.h) as sh_grid_create takes it; the world keeps it. */
 struct sh_world;

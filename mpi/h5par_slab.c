@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/phase.h"
 #include "mpi/coll.h"
 #include "mpi/h5par_internal.h"
 
@@ -52,6 +53,7 @@ static sh_status move_bytes(const slab *s, char *memory, size_t bytes, int64_t a
       return sh_fail(s->in ? SH_ERR_DATA : SH_ERR_INTERNAL, "%s: %s: the file ends at offset %lld, %zu bytes too early",
                      s->f->path, s->name, (long long)at, bytes);
     memory += done, at += done, bytes -= (size_t)done;
+    sh_phase_moved();
   }
   return SH_OK;
 }

@@ -68,6 +68,7 @@ static int advance_all(void) {
       continue;
     }
     *at = r->next;
+    r->completed = sh_now();
     atomic_store(&r->done, true);
     finished++;
   }
@@ -78,8 +79,9 @@ static void look(void) {
   if (omp_get_thread_num() != 0 || !engine.open) return;
   double now = sh_now();
   if (now - engine.looked < poll_every) return;
+  sh_mpi_op first = engine.open->op; /* whose kind pays */
   advance_all();
-  sh_mpi_waited(now);
+  sh_mpi_polled(&first, now);
   engine.looked = sh_now();
 }
 

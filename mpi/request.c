@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "core/arena.h"
-#include "core/timer.h"
+#define SH_COLL_INSIDE
 #include "mpi/coll.h"
 #include "mpi/internal.h"
 #include "mpi/progress.h"
@@ -83,29 +83,30 @@ void sh_request_receive(sh_request *r, int rank, void *data, int64_t bytes) {
            r->axis->impl->open, next_message(r));
 }
 
-void sh_request_open(sh_request *r, const sh_axis *axis, const sh_request_part *parts) {
+void sh_request_open(sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts) {
   assert(!r->axis); /* one operation at a time */
+  r->op = sh_mpi_begin(axis, call);
   r->axis = axis;
   r->part = parts;
   r->tag = axis->impl->begun++ % NUMBERS * PARTS;
-  double start = sh_now();
   sh_engine_begin(r);
-  sh_mpi_waited(start);
+  sh_mpi_posted(&r->op, r->sent);
 }
 
-void sh_request_open_sum(sh_request *r, const sh_axis *axis, const sh_request_part *parts) {
-  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, parts);
+void sh_request_open_sum(sh_request *r, const sh_axis *axis, const char *call, const sh_request_part *parts) {
+  if (!sh_request_dry(SH_DRY_SUMS)) sh_request_open(r, axis, call, parts);
 }
 
 void sh_request_end(sh_request *r) {
   if (!r->axis) return;
-  double start = sh_now();
+  double since = sh_mpi_wait(&r->op);
   sh_engine_wait(r);
   r->axis = NULL;
-  sh_mpi_waited(start);
+  sh_mpi_waited(&r->op, since, r->completed);
 }
 
 void sh_request_places(sh_request *r, int ranks) {
+  r->sent = 0; /* a dry operation before may have left it */
   if (ranks < r->places_capacity) return;
   r->places_capacity = ranks + 1;
   r->send_at = sh_realloc(r->send_at, sizeof *r->send_at * (size_t)r->places_capacity);
@@ -146,12 +147,13 @@ void sh_alltoallv_begin(const sh_axis *axis, sh_request *r, const void *send, co
     if (send_count[0]) memcpy(recv, send, (size_t)send_count[0] * unit);
     return;
   }
+  if (sh_checking) sh_check_call(axis, __func__, 0, (int64_t)unit, send_count, recv_count);
   sh_request_places(r, axis->size);
   sh_places(r->send_at, send_count, axis->size);
   sh_places(r->recv_at, recv_count, axis->size);
   r->send = send, r->recv = recv, r->unit = unit;
-  sh_mpi_sent((r->send_at[axis->size] - send_count[axis->index]) * (int64_t)unit);
-  sh_request_open(r, axis, parts);
+  r->sent += (r->send_at[axis->size] - send_count[axis->index]) * (int64_t)unit;
+  sh_request_open(r, axis, __func__, parts);
 }
 
 /* Sums and gathers. Pieces are cut at send_at (sums) or recv_at (gathers); piece b * near + q belongs to place q of
@@ -322,13 +324,13 @@ static void set_scatter(sh_request *r, const sh_axis *axis, const float *x, floa
     r->buffer = sh_malloc(sizeof *r->buffer * (size_t)r->buffer_capacity);
   }
   r->send = (const char *)x, r->sum = sum;
-  sh_mpi_sent((r->send_at[axis->size] - length(r->send_at, axis->index)) * float_bytes);
+  r->sent += (r->send_at[axis->size] - length(r->send_at, axis->index)) * float_bytes;
 }
 
 /* Gather pieces cut at recv_at; the own one reaches all others. */
 static void set_gather(sh_request *r, const sh_axis *axis, void *all, size_t unit) {
   r->recv = all, r->unit = unit;
-  sh_mpi_sent(length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1));
+  r->sent += length(r->recv_at, axis->index) * (int64_t)unit * (axis->size - 1);
 }
 
 void sh_request_cut(int64_t *at, int64_t n, int ranks) {
@@ -341,13 +343,15 @@ void sh_request_cut(int64_t *at, int64_t n, int ranks) {
 }
 
 void sh_sum_f32_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
-  if (axis->size == 1 || n == 0) return;
+  if (axis->size == 1) return;
+  sh_check(axis, __func__, n, sizeof *x);
+  if (n == 0) return;
   sh_request_places(r, axis->size);
   sh_request_cut(r->send_at, n, axis->size);
   sh_request_cut(r->recv_at, n, axis->size);
   set_scatter(r, axis, x, x + r->send_at[axis->index]);
   set_gather(r, axis, x, sizeof *x);
-  sh_request_open_sum(r, axis, sum_parts);
+  sh_request_open_sum(r, axis, __func__, sum_parts);
 }
 
 void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count, float *out) {
@@ -355,12 +359,13 @@ void sh_reduce_scatter_f32_begin(const sh_axis *axis, sh_request *r, const float
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
   }
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), sizeof *x);
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_scatter(r, axis, x, out);
   if (sh_request_dry(SH_DRY_SUMS) && count[axis->index])
     memmove(out, x + r->send_at[axis->index], (size_t)count[axis->index] * sizeof *x);
-  sh_request_open_sum(r, axis, scatter_parts);
+  sh_request_open_sum(r, axis, __func__, scatter_parts);
 }
 
 void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, const int64_t *count, size_t unit,
@@ -370,6 +375,7 @@ void sh_allgatherv_begin(const sh_axis *axis, sh_request *r, const void *mine, c
   char *own = (char *)out + (size_t)r->recv_at[axis->index] * unit;
   if (count[axis->index] && mine != own) memcpy(own, mine, (size_t)count[axis->index] * unit);
   if (axis->size == 1) return;
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), (int64_t)unit);
   set_gather(r, axis, out, unit);
-  sh_request_open_sum(r, axis, gather_parts);
+  sh_request_open_sum(r, axis, __func__, gather_parts);
 }

@@ -5,6 +5,7 @@
 
 #include "core/arena.h"
 #include "core/bf16.h"
+#define SH_COLL_INSIDE
 #include "mpi/coll.h"
 #include "mpi/internal.h"
 
@@ -65,7 +66,7 @@ static void set_pieces(sh_request *r, const sh_axis *axis, const float *x, float
   for (int p = 0; p <= P; p++) r->recv_at[p] = p * own;
   r->send = (char *)r->wire, r->recv = (char *)(r->wire + all), r->unit = sizeof *r->wire;
   r->sum = sum;
-  sh_mpi_sent((all - own) * (int64_t)sizeof *r->wire);
+  r->sent += (all - own) * (int64_t)sizeof *r->wire;
 }
 
 void sh_reduce_scatter_bf16_begin(const sh_axis *axis, sh_request *r, const float *x, const int64_t *count,
@@ -75,10 +76,11 @@ void sh_reduce_scatter_bf16_begin(const sh_axis *axis, sh_request *r, const floa
     if (count[0] && x != out) memcpy(out, x, (size_t)count[0] * sizeof *x);
     return;
   }
+  sh_check(axis, __func__, sh_check_counts(count, axis->size), sizeof *r->wire);
   sh_request_places(r, axis->size);
   sh_places(r->send_at, count, axis->size);
   set_pieces(r, axis, x, out);
-  sh_request_open_sum(r, axis, parts);
+  sh_request_open_sum(r, axis, __func__, parts);
 }
 
 void sh_sum_bf16_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) {
@@ -86,11 +88,13 @@ void sh_sum_bf16_begin(const sh_axis *axis, sh_request *r, float *x, int64_t n) 
                                           {sh_request_post_far_gather, NULL},
                                           {sh_request_post_near_gather, widen},
                                           {NULL, NULL}};
-  if (axis->size == 1 || n == 0) return;
+  if (axis->size == 1) return;
+  sh_check(axis, __func__, n, sizeof *r->wire);
+  if (n == 0) return;
   sh_request_places(r, axis->size);
   sh_request_cut(r->send_at, n, axis->size);
   set_pieces(r, axis, x, x + r->send_at[axis->index]);
   r->whole = x;
-  sh_mpi_sent(own_length(r, axis) * (int64_t)sizeof *r->wire * (axis->size - 1));
-  sh_request_open_sum(r, axis, parts);
+  r->sent += own_length(r, axis) * (int64_t)sizeof *r->wire * (axis->size - 1);
+  sh_request_open_sum(r, axis, __func__, parts);
 }

@@ -40,8 +40,8 @@ void sh_world_close(sh_world *w) {
 }
 
 /* A launcher that started several tasks while this MPI sees one: its MPI plug-in does not fit, and every task would
- * train alone and overwrite the others' files. mpirun sets OMPI_COMM_WORLD_SIZE, so `mpirun -n 1` inside a larger
- * allocation is told apart. */
+ * train alone and overwrite the others' files. mpirun sets OMPI_COMM_WORLD_SIZE, MPICH's MPI_LOCALNRANKS, so `mpirun -n
+ * 1` inside a larger allocation is told apart. */
 static sh_status check_lone(int size, bool by_mpirun) {
   const char *tasks = getenv("SLURM_NTASKS"), *task = getenv("SLURM_PROCID");
   if (size > 1 || by_mpirun || !tasks || !task || atoi(tasks) < 2) return SH_OK;
@@ -54,7 +54,8 @@ static sh_status check_lone(int size, bool by_mpirun) {
 
 sh_status sh_world_start(int *argc, char ***argv, bool threads, sh_world **out) {
   int up = 0, level = 0, size = 0;
-  bool by_mpirun = getenv("OMPI_COMM_WORLD_SIZE") != NULL; /* before MPI_Init, which may set it itself */
+  bool by_mpirun =
+      getenv("OMPI_COMM_WORLD_SIZE") || getenv("MPI_LOCALNRANKS"); /* before MPI_Init, which may set it itself */
   *out = NULL;
   MPI_Initialized(&up);
   if (!up) SH_MPI(NULL, MPI_Init_thread, argc, argv, threads ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED, &level);

@@ -17,9 +17,11 @@ struct sh_world;
 typedef struct sh_train_options {
   const char *config; /* YAML file */
   int nset;
-  const char *const *set;  /* "section.key=value" */
-  bool resume;             /* continue from train.out/ckpt/latest.h5 when there is one */
-  const char *resume_from; /* a checkpoint to continue from, or NULL */
+  const char *const *set;          /* "section.key=value" */
+  bool resume;                     /* continue from train.out/ckpt/latest.h5 when there is one */
+  const char *resume_from;         /* a checkpoint to continue from, or NULL */
+  int64_t trace_first, trace_last; /* steps to trace, counted from 1; 0: none */
+  const char *trace_file;          /* NULL: trace.json in train.out */
 } sh_train_options;
 
 /* Whether this run asks for a communication thread (comm.progress = thread), to be known before MPI is initialised:

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/trace.h"
 #include "dist/models.h"
 #include "dist/tensor.h"
 
@@ -173,7 +174,9 @@ float *sh_model_forward(const sh_model *m, const sh_ctx *c, bool last_only, sh_a
     /* Inputs that still have all T rows are read through row_token; those already narrowed are not. */
     if (narrow && !rows_only[k->in[0]]) a.row_token = pass->row_token;
     if (narrow && rows_only[k->in[0]]) a.T = pass->R;
+    double began = c->train ? sh_trace_begin() : 0; /* evaluation runs in threads */
     k->layer.ops->forward(&k->layer, c, &a);
+    if (c->train) sh_trace_end(began, k->layer.name, "forward");
   }
   float *out = pass->value[m->output];
   if (!last_only || rows_only[m->output]) return out;
@@ -197,7 +200,9 @@ static void rerun(const sh_model *m, const sh_ctx *c, sh_pass *pass, int first, 
     pass->tape[i] = pass->block + q->tape_again[i];
     sh_args a = call_args(m, pass, i);
     a.again = kept;
+    double began = sh_trace_begin();
     k->layer.ops->forward(&k->layer, c, &a);
+    sh_trace_end(began, k->layer.name, "forward again");
   }
 }
 
@@ -222,7 +227,9 @@ void sh_model_backward(const sh_model *m, const sh_ctx *c, sh_pass *pass, const 
       a.add[s] = pass->grad[slot] != NULL; /* a later reader was here first */
       a.din[s] = pass->grad[slot] = pass->block + pass->plan.grad[slot];
     }
+    double began = sh_trace_begin();
     k->layer.ops->backward(&k->layer, c, &a);
+    sh_trace_end(began, k->layer.name, "backward");
     if (ready && k->param_last > k->param_first) ready(arg, k->param_first, k->param_last);
   }
 }

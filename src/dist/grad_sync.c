@@ -76,11 +76,17 @@ static void bucket_begin(sh_grad_sync *s, int b) {
   const sh_bucket *k = &s->buckets.bucket[b];
   sh_request *sum = s->sum[b % SH_SYNC_WINDOW];
   float *grad = s->params->grad, *x = grad + k->first, *own = grad + measure(s, b);
+  sh_comm_kind outer = sh_comm_as(SH_COMM_GRADIENTS);
   if (s->grid->tensor.size > 1) sum_partial(s, b);
-  if (s->zero)
-    (s->half ? sh_reduce_scatter_bf16_begin : sh_reduce_scatter_f32_begin)(data, sum, x, s->count, own);
+  if (s->zero && s->half)
+    sh_reduce_scatter_bf16_begin(data, sum, x, s->count, own);
+  else if (s->zero)
+    sh_reduce_scatter_f32_begin(data, sum, x, s->count, own);
+  else if (s->half)
+    sh_sum_bf16_begin(data, sum, x, k->last - k->first);
   else
-    (s->half ? sh_sum_bf16_begin : sh_sum_f32_begin)(data, sum, x, k->last - k->first);
+    sh_sum_f32_begin(data, sum, x, k->last - k->first);
+  sh_comm_as(outer);
 }
 
 static void bucket_end(sh_grad_sync *s, int b) { sh_request_end(s->sum[b % SH_SYNC_WINDOW]); }
@@ -108,10 +114,12 @@ void sh_grad_sync_end(sh_grad_sync *s) {
 
 void sh_grad_sync_values_begin(sh_grad_sync *s) {
   float *value = s->params->value;
+  sh_comm_kind outer = sh_comm_as(SH_COMM_PARAMETERS);
   for (int b = 0; b < s->buckets.n && s->zero; b++) {
     const float *own = value + measure(s, b);
     sh_allgatherv_begin(&s->grid->data, s->values[b], own, s->count, sizeof *value, value + s->buckets.bucket[b].first);
   }
+  sh_comm_as(outer);
 }
 
 void sh_grad_sync_values_end(sh_grad_sync *s) {

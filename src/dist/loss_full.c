@@ -142,9 +142,11 @@ double sh_loss_full(const sh_full_args *a, const sh_ctx *c) {
     p.dh = SH_ARENA_NEW(c->scratch, float, a->T *ld);
     p.de = SH_ARENA_ZNEW(c->scratch, float, n *ld);
   }
+  sh_comm_kind outer = sh_comm_as(SH_COMM_LOSS);
   make_plan(&p);
   double loss = 0;
   for (int64_t tile = 0; tile < p.tiles; tile++) loss += tile_loss(&p, tile);
+  sh_comm_as(outer);
   if (a->dhidden) {
     sh_normalise_rows_back(c->k, a->T, a->D, norm, eps, a->hidden, a->D, h_length, p.dh, ld, a->dhidden, a->D, false);
     rows_back(&p, own, e_length);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/phase.h"
 #include "train/scorer.h"
 
 /* Own queries of one round: users are taken in order, eval.users by each data rank in turn. Returns false past the end.
@@ -82,6 +83,7 @@ sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, sh_metrics *out) 
     int64_t top = t->conf.eval.top;
     for (int64_t q = r.first; q < r.first + r.mine; q++)
       sh_metrics_add(out, sh_rank(rankable[q] > 0 ? counts.better[q] : -1, top), top);
+    sh_phase_moved();
   }
   sh_scorer_destroy(&s);
   sh_sum_f64(&t->grid->world, (double *)out, sizeof *out / sizeof(double));

@@ -122,21 +122,25 @@ static sh_status open_files(sh_journal *j, sh_trainer *t) {
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
   *j = (sh_journal){.lock = -1,
                     .began = sh_now(),
-                    .last_comm = sh_comm_seconds(),
                     .last_tokens = t->state.tokens,
                     .last_step = t->state.step,
                     .peak = sh_peak_of(t->kernels)};
   sh_sum_f64(&t->grid->world, &j->peak, 1);
-  j->last_time = sh_now();
   sh_status status = sh_agree(&t->grid->world, t->grid->world.index == 0 ? open_files(j, t) : SH_OK);
-  if (status != SH_OK) sh_journal_close(j);
-  return status;
+  if (status != SH_OK) {
+    sh_journal_close(j);
+    return status;
+  }
+  sh_costs_open(&j->costs, &t->grid->world);
+  j->last_time = sh_now();
+  return SH_OK;
 }
 
 void sh_journal_close(sh_journal *j) {
   if (j->file) fclose(j->file);
   if (j->lock >= 0) close(j->lock);
   j->file = NULL, j->lock = -1;
+  sh_costs_close(&j->costs);
 }
 
 bool sh_journal_tested(const sh_trainer *t) {
@@ -152,22 +156,16 @@ bool sh_journal_tested(const sh_trainer *t) {
   return found;
 }
 
-void sh_journal_pause(sh_journal *j) { j->paused_time = sh_now(), j->paused_comm = sh_comm_seconds(); }
+void sh_journal_pause(sh_journal *j) {
+  j->paused_time = sh_now();
+  sh_costs_pause(&j->costs, &j->paused_costs);
+}
 
 double sh_journal_continue(sh_journal *j) {
   double seconds = sh_now() - j->paused_time;
   j->last_time += seconds;
-  j->last_comm += sh_comm_seconds() - j->paused_comm;
+  sh_costs_continue(&j->costs, &j->paused_costs);
   return seconds;
-}
-
-static double resident_bytes(void) {
-  long pages = 0;
-  FILE *f = fopen("/proc/self/statm", "r");
-  if (!f) return 0;
-  if (fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
-  fclose(f);
-  return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
 static void duration(double seconds, char *out, size_t size) {
@@ -182,18 +180,20 @@ static void duration(double seconds, char *out, size_t size) {
 void sh_journal_step(sh_journal *j, const sh_step_report *r) { j->flops += r->flops; }
 
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) {
-  double now = sh_now(), seconds = now - j->last_time, comm = sh_comm_seconds();
-  double top[2] = {resident_bytes(), seconds > 0 ? (comm - j->last_comm) / seconds : 0};
-  sh_max_f64(&t->grid->world, top, 2);
+  double now = sh_now(), seconds = now - j->last_time, slower;
+  sh_costs_gather(&j->costs, seconds, t->state.step - j->last_step);
+  int slowest = sh_costs_slowest(&j->costs, &slower);
   double rate = (double)(t->state.tokens - j->last_tokens) / seconds;
   double mean = t->state.loss_tokens > 0 ? t->state.loss_sum / (double)t->state.loss_tokens : r->loss;
-  double share = top[1], mfu = seconds > 0 ? j->flops / (seconds * j->peak) : 0;
+  double share = sh_costs_exposed_share(&j->costs), mfu = seconds > 0 ? j->flops / (seconds * j->peak) : 0;
   double eta = (double)(t->total_steps - t->state.step) * seconds / (double)(t->state.step - j->last_step);
-  char left[32];
+  char left[32], who[128] = "";
+  if (t->grid->world.size > 1)
+    snprintf(who, sizeof who, "  slowest rank %d on %s, %.2f x", slowest, j->costs.place[slowest].host, slower);
   duration(eta > 0 ? eta : 0, left, sizeof left);
-  sh_info("epoch %lld step %lld/%lld  loss %.4f  %.1f k tokens/s  MFU %.0f %%  comm %.0f %%  eta %s",
+  sh_info("epoch %lld step %lld/%lld  loss %.4f  %.1f k tokens/s  MFU %.0f %%  comm %.0f %%%s  eta %s",
           (long long)t->state.epoch, (long long)t->state.step, (long long)t->total_steps, mean, rate / 1e3, 100 * mfu,
-          100 * share, left);
+          100 * share, who, left);
   if (j->file) {
     fprintf(j->file,
             "{\"kind\":\"train\",\"step\":%lld,\"epoch\":%lld,\"loss\":%.9g,\"lr\":%.9g,\"grad_norm\":%.9g,"
@@ -201,11 +201,19 @@ void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r) 
             "\"imbalance\":%.4g,"
             "\"resident_mb\":%.6g,\"seconds\":%.6g}\n",
             (long long)t->state.step, (long long)t->state.epoch, mean, r->lr, r->grad_norm, (long long)t->state.tokens,
-            rate, mfu, share, (long long)r->rows_touched, r->imbalance, top[0] / 1048576, t->state.seconds);
-    fflush(j->file);
+            rate, mfu, share, (long long)r->rows_touched, r->imbalance, sh_costs_resident(&j->costs) / 1048576,
+            t->state.seconds);
+    sh_costs_line(&j->costs, t->state.step, j->file);
   }
-  j->last_time = now, j->last_comm = comm, j->flops = 0;
+  j->last_time = sh_now(), j->flops = 0;
   j->last_tokens = t->state.tokens, j->last_step = t->state.step;
+}
+
+void sh_journal_conclude(sh_journal *j, sh_trainer *t) {
+  int64_t rest = t->state.step - j->last_step; /* steps behind the last progress line */
+  if (rest > 0) sh_costs_gather(&j->costs, sh_now() - j->last_time, rest);
+  j->last_step = t->state.step, j->last_time = sh_now();
+  sh_costs_table(&j->costs);
 }
 
 void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, const sh_metrics *m,

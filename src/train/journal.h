@@ -3,6 +3,7 @@
 #ifndef SH_TRAIN_JOURNAL_H
 #define SH_TRAIN_JOURNAL_H
 
+#include "train/costs.h"
 #include "train/metrics.h"
 #include "train/trainer.h"
 
@@ -11,8 +12,9 @@ typedef struct sh_journal {
   FILE *file;       /* rank 0: metrics.jsonl */
   double began;     /* this process's training clock */
   double last_time; /* of the last progress line */
-  double last_comm;
-  double paused_time, paused_comm;
+  double paused_time;
+  sh_costs costs;
+  sh_cost_sums paused_costs;
   double peak;  /* FLOP/s of all ranks, measured when the journal is opened */
   double flops; /* counted since the last progress line */
   int64_t last_tokens, last_step;
@@ -22,6 +24,9 @@ typedef struct sh_journal {
  * are dropped. Collective over the world. */
 sh_status sh_journal_open(sh_journal *j, sh_trainer *t);
 void sh_journal_close(sh_journal *j);
+
+/* What a step cost on each rank, as tables. Collective over the world. */
+void sh_journal_conclude(sh_journal *j, sh_trainer *t);
 
 /* Whether metrics.jsonl holds a test evaluation already. Collective over the world. */
 bool sh_journal_tested(const sh_trainer *t);

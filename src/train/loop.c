@@ -5,10 +5,13 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "core/phase.h"
 #include "core/timer.h"
 #include "shoal/train.h"
 #include "train/eval.h"
+#include "train/failure.h"
 #include "train/journal.h"
+#include "train/trace_file.h"
 
 static volatile sig_atomic_t stop_asked;
 static void ask_stop(int signal_number) {
@@ -29,10 +32,24 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   ckpt_folder(t, dir);
   sh_ckpt_content c = sh_trainer_content(t);
   sh_journal_pause(j);
-  sh_status status = sh_ckpt_write(&c, dir);
+  sh_phase(SH_PHASE_CHECKPOINT);
+  sh_status status = sh_agree(&t->grid->world, sh_failure_here(SH_OK));
+  if (status == SH_OK) status = sh_ckpt_write(&c, dir);
   if (status == SH_OK) status = sh_agree(&t->grid->world, sh_ckpt_prune(&c, dir, (int)t->conf.checkpoint.keep));
+  sh_phase(SH_PHASE_OTHER);
   sh_journal_continue(j);
   return status;
+}
+
+/* Ranks a split for the journal; not training, so the journal's clock stands. */
+static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, sh_metrics *m) {
+  sh_journal_pause(j);
+  sh_phase(SH_PHASE_EVAL);
+  SH_TRY(sh_agree(&t->grid->world, sh_failure_here(SH_OK)));
+  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, m));
+  sh_phase(SH_PHASE_OTHER);
+  sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, sh_journal_continue(j));
+  return SH_OK;
 }
 
 static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "leave-one-out") != 0; }
@@ -40,10 +57,7 @@ static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "le
 /* Validation where the protocol has one, else the published test. Sets *better when eval.metric improved. */
 static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
   sh_metrics m;
-  bool valid = two_out(t);
-  sh_journal_pause(j);
-  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, valid ? "valid" : "test", t->state.epoch, &m, sh_journal_continue(j));
+  SH_TRY(rank_split(t, j, two_out(t), t->state.epoch, &m));
   double now = sh_metrics_get(&m, t->conf.eval.metric);
   *better = now > t->state.best_metric;
   if (*better) {
@@ -68,10 +82,7 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
     SH_TRY(sh_ckpt_read(&c, path, true));
   }
   sh_metrics m;
-  sh_journal_pause(j);
-  SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
-  sh_journal_metrics(j, t, "test", best ? t->state.best_epoch : t->state.epoch, &m, sh_journal_continue(j));
-  return SH_OK;
+  return rank_split(t, j, false, best ? t->state.best_epoch : t->state.epoch, &m);
 }
 
 static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
@@ -137,14 +148,20 @@ static bool finished_before(const sh_trainer *t) {
   return (c->steps > 0 ? t->state.step >= c->steps : t->state.epoch >= c->epochs) || patience;
 }
 
-sh_status sh_train_loop(sh_trainer *t) {
+sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o) {
   sh_journal j;
+  sh_tracer tracer;
   SH_TRY(sh_journal_open(&j, t));
   bool finished = finished_before(t), stopped = false;
-  sh_status status = SH_OK;
+  sh_status status = sh_tracer_open(&tracer, o, &t->grid->world, t->conf.train.out);
   if (finished)
     sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
-  while (!finished && !stopped && status == SH_OK) status = one_step(t, &j, &finished, &stopped);
+  while (!finished && !stopped && status == SH_OK) {
+    sh_tracer_before(&tracer, t->state.step + 1);
+    status = one_step(t, &j, &finished, &stopped);
+    if (status == SH_OK) sh_tracer_after(&tracer, t->state.step);
+  }
+  sh_tracer_close(&tracer, status);
   sh_trainer_rewind(t);
   if (status == SH_OK && stopped && !finished) {
     status = write_checkpoint(t, &j);
@@ -152,6 +169,7 @@ sh_status sh_train_loop(sh_trainer *t) {
   } else if (status == SH_OK) {
     status = final_test(t, &j);
   }
+  if (status == SH_OK || status == SH_STOPPED) sh_journal_conclude(&j, t);
   sh_journal_close(&j);
   return status;
 }

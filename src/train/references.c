@@ -74,8 +74,10 @@ static void gather_targets(sh_trainer *t, sh_stage *s, int64_t *keys) {
     memcpy(mine + at, b->target, sizeof(int64_t) * (size_t)b->T);
     at += b->T;
   }
+  sh_comm_kind outer = sh_comm_as(SH_COMM_IDS);
   sh_allgather(axis, &s->batch.tokens, sizeof(int64_t), count);
   sh_allgatherv(axis, mine, count, sizeof(int64_t), keys);
+  sh_comm_as(outer);
 }
 
 static void ask_key(const sh_trainer *t, sh_fetch *f, int64_t place, int64_t key) {

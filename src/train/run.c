@@ -4,15 +4,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/arena.h"
 #include "core/log.h"
 #include "core/threads.h"
 #include "core/timer.h"
+#include "mpi/check.h"
+#include "mpi/places.h"
 #include "mpi/progress.h"
 #include "shoal/train.h"
 #include "train/eval.h"
+#include "train/failure.h"
 #include "train/loop.h"
 #include "train/recommend.h"
 #include "train/resume.h"
+#include "train/watchdog.h"
 
 void sh_list_keys(FILE *out) { sh_config_list(out); }
 
@@ -51,6 +56,26 @@ static sh_status read_config(const sh_grid *grid, const sh_train_options *o, sh_
 static sh_status set_all(sh_config *c, int n, const char *const *set) {
   for (int i = 0; i < n; i++) SH_TRY(sh_config_set(c, set[i]));
   return sh_config_check(c);
+}
+
+/* Hosts with their ranks and the cores each may use; consecutive ranks with the same stand together. Collective. */
+static void announce_places(const sh_axis *world) {
+  enum { LINES = 16 };
+  sh_place *place = sh_calloc((size_t)world->size, sizeof *place);
+  sh_places_gather(world, place);
+  int lines = 0;
+  for (int first = 0, next; first < world->size && lines < LINES; first = next, lines++) {
+    const sh_place *p = &place[first];
+    for (next = first + 1; next < world->size && !memcmp(p, &place[next], sizeof *p); next++) continue;
+    char ranks[48];
+    snprintf(ranks, sizeof ranks, next - first > 1 ? "ranks %d-%d" : "rank %d", first, next - 1);
+    if (lines == LINES - 1 && next < world->size)
+      sh_info("        ... and %d ranks more", world->size - first);
+    else
+      sh_info("%s %s on %s, cores %s%s", lines ? "       " : "places ", ranks, p->host,
+              *p->cores ? p->cores : "unknown", next - first > 1 ? " shared" : "");
+  }
+  free(place);
 }
 
 static void announce(const sh_trainer *t) {
@@ -95,22 +120,28 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   sh_status status = read_config(&grid, o, &c);
   if (status == SH_OK) status = check_grid(&c, grid.world.size);
   if (status == SH_OK) status = share_layers(world, &c, &grid);
+  if (status == SH_OK) status = sh_agree(&grid.world, sh_failure_setup(&grid.world));
+  if (status == SH_OK) status = sh_agree(&grid.world, sh_watchdog_start(&grid.world, c.comm.watchdog));
   if (status == SH_OK) {
+    sh_comm_check(c.comm.check);
     sh_threads_setup(c.train.threads);
     sh_progress_start(&grid.world, c.comm.progress);
     sh_trainer t;
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
       announce(&t);
+      announce_places(&grid.world);
       sh_memory_announce(&t);
       if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
-      if (status == SH_OK) status = sh_train_loop(&t);
+      if (status == SH_OK) status = sh_train_loop(&t, o);
       if (status == SH_OK) conclude(&t);
     }
     sh_trainer_destroy(&t);
     sh_progress_stop();
   }
+  sh_watchdog_stop();
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }
 
@@ -126,6 +157,7 @@ static sh_status load(struct sh_world *world, sh_grid *grid, const char *checkpo
   SH_TRY(sh_agree(&grid->world, set_all(&c, nset, set)));
   SH_TRY(sh_resume_same_model(&c, &stored, checkpoint));
   SH_TRY(share_layers(world, &c, grid));
+  sh_comm_check(c.comm.check);
   sh_threads_setup(c.train.threads);
   SH_TRY(sh_trainer_create(t, &c, grid));
   sh_ckpt_content content = sh_trainer_content(t);
@@ -181,6 +213,7 @@ sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
   if (status == SH_OK) status = evaluate_loaded(&t, o);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }
 
@@ -192,5 +225,6 @@ sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
   if (t.grid) sh_trainer_destroy(&t);
   sh_grid_destroy(&grid);
+  sh_comm_check(false);
   return status;
 }

@@ -2,14 +2,17 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/phase.h"
 #include "optim/dense.h"
 #include "train/references.h"
 #include "train/step.h"
 
 /* Read this rank's part of the batch at (epoch, step_in_epoch) and send its ids on their way. */
 static sh_status stage_begin(sh_trainer *t, sh_stage *s, int64_t epoch, int64_t step_in_epoch, int64_t step) {
+  sh_phase(SH_PHASE_LOAD);
   SH_TRY(sh_step_read(t, s, epoch, step_in_epoch, step));
   sh_references_build(t, s);
+  sh_phase(SH_PHASE_FETCH);
   sh_fetch_send(&t->item, &s->fetch);
   s->loaded = true;
   return SH_OK;
@@ -53,15 +56,19 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
     sh_step_context(t, s, m, &rows, &c);
     sh_arena_mark mark = sh_arena_save(&t->step);
     sh_pass pass;
+    sh_phase(SH_PHASE_FORWARD);
     float *hidden = sh_model_forward(&t->model, &c, false, &t->step, &pass);
     float *dhidden = SH_ARENA_NEW(&t->step, float, sh_model_own(&t->model, c.batch->T) * t->model.width);
     bool last = m == s->batch.nmicro - 1;
+    sh_phase(SH_PHASE_LOSS);
     sh_table_fetch_rest(&t->item, &s->fetch);
     loss += sh_step_loss(t, s, m, &c, hidden, dhidden);
     if (last) sh_table_grad_rest(&t->item, &s->fetch); /* only losses read these rows */
+    sh_phase(SH_PHASE_BACKWARD);
     sh_model_backward(&t->model, &c, &pass, dhidden, last ? sh_grad_sync_ready : NULL, &t->sync);
     sh_arena_release(&t->step, mark);
   }
+  sh_phase(SH_PHASE_SYNC);
   sh_table_grad_first(&t->item, &s->fetch);
   sh_grad_sync_end(&t->sync);
   return loss;
@@ -69,8 +76,10 @@ static double forward_backward(sh_trainer *t, sh_stage *s) {
 
 sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   sh_stage *now = &t->stage[t->now], *next = &t->stage[1 - t->now];
+  sh_phase_step(t->state.step + 1);
   sh_arena_reset(&t->step);
   if (!now->loaded) SH_TRY(stage_begin(t, now, t->state.epoch, t->state.step_in_epoch, t->state.step));
+  sh_phase(SH_PHASE_FETCH);
   reserve_step(t, now);
   sh_table_fetch_rows(&t->item, &now->fetch, &t->step); /* rows after the last update leave */
   sh_status status = stage_next(t, now, next);          /* ids of the next batch leave */
@@ -93,6 +102,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   if (!isfinite(report->loss) || !isfinite(norm))
     return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
                    norm);
+  sh_phase(SH_PHASE_UPDATE);
   double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);
   report->lr = sh_step_update_dense(t, clip_scale); /* updated parameters leave */
   sh_step_update_rows(t, clip_scale);
@@ -101,6 +111,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
   t->state.step++;
   t->state.tokens += report->tokens;
   advance(t, &t->state.epoch, &t->state.step_in_epoch);
+  sh_phase_step_end();
   return SH_OK;
 }
 

@@ -4,13 +4,14 @@
 #include "dist/loss_full.h"
 #include "nn/loss.h"
 #include "optim/dense.h"
+#include "train/failure.h"
 #include "train/references.h"
 #include "train/step.h"
 
 sh_status sh_step_read(sh_trainer *t, sh_stage *s, int64_t epoch, int64_t step_in_epoch, int64_t step) {
   sh_arena_reset(&s->memory);
   sh_status status = sh_loader_read(&t->loader, epoch, step_in_epoch, step, &s->memory, &s->batch);
-  SH_TRY(sh_agree(&t->grid->world, status));
+  SH_TRY(sh_agree(&t->grid->world, sh_failure_here(status)));
   if (t->model.needs_time_runs && t->data.has_time)
     for (int m = 0; m < s->batch.nmicro; m++) sh_time_runs_build(&s->batch.micro[m], &s->memory);
   return SH_OK;

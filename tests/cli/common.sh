@@ -51,7 +51,7 @@ expect() {
 
 # file, a run's metrics.jsonl: without what depends on the clock and the machine.
 lasting() {
-  sed -E 's/"(tokens_per_s|mfu|comm_share|resident_mb|seconds)":[^,}]*/"\1":0/g' "$1"
+  grep -v '"kind":"ranks"' "$1" | sed -E 's/"(tokens_per_s|mfu|comm_share|resident_mb|seconds)":[^,}]*/"\1":0/g'
 }
 
 # run-folder what: the newest checkpoint is whole.

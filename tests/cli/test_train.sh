@@ -57,7 +57,7 @@ ended "$dir/thread" 2 "comm.progress = thread"
 cat >"$dir/rank.sh" <<END
 #!/bin/sh
 echo \$PPID >"$dir/mpirun.pid"
-echo \$\$ >"$dir/pid.\$OMPI_COMM_WORLD_RANK"
+echo \$\$ >"$dir/pid.\${OMPI_COMM_WORLD_RANK:-\$PMI_RANK}"
 exec "$shoal" "\$@"
 END
 chmod +x "$dir/rank.sh"

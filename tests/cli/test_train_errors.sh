@@ -45,6 +45,9 @@ one 2 "type.yaml:2" train "$dir/type.yaml"
 one 2 "broken.yaml" train "$dir/broken.yaml"
 one 2 "a configuration file is missing" train
 one 2 "unknown option --resum; nearest is --resume" train "$dir/good.yaml" --resum
+one 2 "found 'steps=5-3', expected steps=A-B" train "$dir/good.yaml" --trace steps=5-3
+one 2 "expected steps=A-B" train "$dir/good.yaml" --trace 5-7
+one 2 "--trace-file needs --trace" train "$dir/good.yaml" --trace-file x
 one 2 "batch.users" train "$dir/good.yaml" batch.users=many
 one 2 "nearest is hstu" train "$dir/good.yaml" model.name=hsut
 one 2 "model.width = 17 is not a multiple of model.heads = 2" train "$dir/good.yaml" model.width=17
@@ -69,7 +72,7 @@ for n in 1 2; do
     expect $n 2 "batch.users" $good batch.users=0
     expect $n 2 "loss.sampler = popularity needs loss.name = shared" $good loss.sampler=popularity
     expect $n 2 "data.path" $good data.path=
-    expect $n 2 "parallel.tensor = 2" $good parallel.tensor=2
+    expect $n 2 "parallel.tensor is 4, which does not divide the $n rank" $good model.heads=4 parallel.tensor=4
     # data: 3
     expect $n 3 "nowhere.h5" $good data.path="$dir/nowhere.h5"
     expect $n 3 "half-data.h5" $good data.path="$dir/half-data.h5"
