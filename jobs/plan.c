@@ -43,16 +43,16 @@ sh_status sh_job_plan(int argc, char **argv) {
   if (a.help) return SH_OK;
   int file = a.npositional > 0 && !strchr(a.positional[0], '=');
   sh_scaling_options o = {.config = file ? a.positional[0] : NULL,
-                       .nset = a.npositional - file,
-                       .set = (const char *const *)a.positional + file,
-                       .shapes = shapes,
-                       .machine = machine,
-                       .nodes = nodes,
-                       .per_node = per_node,
-                       .threads = threads,
-                       .weak = weak,
-                       .best = best,
-                       .measure = measure};
+                          .nset = a.npositional - file,
+                          .set = (const char *const *)a.positional + file,
+                          .shapes = shapes,
+                          .machine = machine,
+                          .nodes = nodes,
+                          .per_node = per_node,
+                          .threads = threads,
+                          .weak = weak,
+                          .best = best,
+                          .measure = measure};
   sh_world *world;
   SH_TRY(sh_world_start(&argc, &argv, sh_scaling_wants_threads(&o), &world));
   sh_status status = sh_scaling(world, &o, stdout);

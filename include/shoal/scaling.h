@@ -1,5 +1,5 @@
-/* shoal/scaling.h: what a training step will need and take on more ranks and nodes than there are: memory of a rank, time
- * by kind, tokens a second (docs/SCALING.md has the model).
+/* shoal/scaling.h: what a training step will need and take on more ranks and nodes than there are: memory of a rank,
+ * time by kind, tokens a second (docs/SCALING.md has the model).
  */
 #ifndef SHOAL_SCALING_H
 #define SHOAL_SCALING_H

@@ -26,7 +26,9 @@ int sh_scaling_find(sh_scaling_file *f, const char *name, bool add); /* -1: not 
 /* Of the keys that decide how long a token takes: those of model, loss and table, and the precision. */
 double sh_scaling_fingerprint(const sh_config *c);
 
-/* tools/scaling_measure.c: adds to f what can be measured on these ranks (shoal/scaling.h). Collective over the world. */
-sh_status sh_scaling_measure(sh_scaling_file *f, sh_bench_shape *shape, int n, const struct sh_world *world, int64_t threads);
+/* tools/scaling_measure.c: adds to f what can be measured on these ranks (shoal/scaling.h). Collective over the world.
+ */
+sh_status sh_scaling_measure(sh_scaling_file *f, sh_bench_shape *shape, int n, const struct sh_world *world,
+                             int64_t threads);
 
 #endif

@@ -9,6 +9,8 @@
 #include "kernels/gemm.h"
 #include "mpi/progress.h"
 #include "tools/scaling_internal.h"
+#include "train/references.h"
+#include "train/step.h"
 
 /* FLOP/s and bytes/s of a core of this rank; local. */
 static void measure_core(double *gemm, double *memory) {
@@ -39,6 +41,25 @@ static double distinct_inputs(const sh_trainer *t, const sh_stage *s) {
   return n;
 }
 
+/* Means of the first batches. */
+static sh_status count(sh_trainer *t, sh_work_sample *x) {
+  int64_t steps = sh_loader_steps(&t->loader, 0), n = steps < 8 ? steps : 8;
+  sh_stage s;
+  sh_status status = SH_OK;
+  sh_bench_stage_init(t, &s);
+  *x = (sh_work_sample){0};
+  for (int64_t i = 0; i < n && status == SH_OK; i++) {
+    status = sh_step_read(t, &s, 0, i, i);
+    if (status != SH_OK) break;
+    sh_references_build(t, &s);
+    sh_fetch_send(&t->item, &s.fetch);
+    x->tokens += (double)s.batch.global_tokens / (double)n, x->users += (double)s.batch.global_users / (double)n;
+    x->rows += (double)s.fetch.nslots / (double)n, x->inputs += distinct_inputs(t, &s) / (double)n;
+  }
+  sh_bench_stage_free(&s);
+  return status;
+}
+
 static double longest(const sh_samples *s) {
   int64_t most = 0;
   for (int64_t i = 0; i < s->n; i++) {
@@ -48,64 +69,83 @@ static double longest(const sh_samples *s) {
   return (double)most;
 }
 
-/* The whole step, and what is known of its parts: they are timed one by one, and share it. */
-static void take_sample(sh_bench_state *b, sh_work *w, int k) {
-  sh_trainer *t = b->t;
-  sh_work_sample *s = &w->sample[k];
-  double sum = 0, rows = 0, inputs = 0, step = b->step_tokens / b->tokens_per_second;
-  for (int i = 0; i < 2; i++)
-    rows += .5 * (double)t->stage[i].fetch.nslots, inputs += .5 * distinct_inputs(t, &t->stage[i]);
-  const sh_phase of[SH_WORKS] = {[SH_WORK_LOAD] = SH_PHASE_LOAD,
-                                 [SH_WORK_EXCHANGE] = SH_PHASE_EXCHANGE,
-                                 [SH_WORK_FORWARD] = SH_PHASE_FORWARD,
-                                 [SH_WORK_LOSS] = SH_PHASE_LOSS,
-                                 [SH_WORK_BACKWARD] = SH_PHASE_BACKWARD};
-  *s = (sh_work_sample){.tokens = b->step_tokens, .users = (double)t->stage[0].batch.global_users};
-  s->inputs = inputs, s->rows = rows;
-  for (int i = 0; i < SH_WORK_DENSE; i++) s->seconds[i] = b->phase[of[i]];
+/* Parts are timed one by one on a batch of about mean size; `scale` takes them to the whole step. */
+static void take_parts(const sh_bench_state *b, sh_work_sample *s) {
+  const sh_phase of[SH_WORK_DENSE] = {[SH_WORK_LOAD] = SH_PHASE_LOAD,
+                                      [SH_WORK_EXCHANGE] = SH_PHASE_EXCHANGE,
+                                      [SH_WORK_FORWARD] = SH_PHASE_FORWARD,
+                                      [SH_WORK_LOSS] = SH_PHASE_LOSS,
+                                      [SH_WORK_BACKWARD] = SH_PHASE_BACKWARD};
+  double scale = s->tokens / b->parts_tokens;
+  for (int i = 0; i < SH_WORK_DENSE; i++) s->seconds[i] = scale * b->phase[of[i]];
   s->seconds[SH_WORK_DENSE] = seconds_of(b, "norm and AdamW of dense parameters");
   s->seconds[SH_WORK_TABLE] = seconds_of(b, "update of table rows");
-  for (int i = 0; i < SH_WORKS; i++) sum += s->seconds[i];
-  for (int i = 0; i < SH_WORKS; i++) s->seconds[i] *= step / sum;
-  w->threads = sh_threads(), w->items = (double)t->data.items, w->longest = longest(&t->samples);
 }
 
-/* Steps of this rank as if it were alone; with `k` >= 0 also their parts, as a sample. Returns seconds a token. Local.
- */
-static sh_status measure_steps(const sh_bench_shape *s, int64_t users, sh_work *w, int k, double *seconds) {
-  sh_grid one;
-  sh_trainer t;
-  sh_grid_single(&one);
+/* A trainer of this rank as if it were alone. */
+static sh_status create_alone(sh_trainer *t, sh_grid *one, const sh_bench_shape *s, int64_t users) {
   sh_config c = s->conf;
+  sh_grid_single(one);
   c.parallel.tensor = 1;
   if (c.batch.tokens > 0) c.batch.tokens = c.batch.tokens * users / c.batch.users;
   c.batch.users = users;
+  return sh_trainer_create(t, &c, one);
+}
+
+static sh_status measure_parts(const sh_bench_shape *s, int64_t users, sh_work *w, int k, double *step) {
+  sh_grid one;
+  sh_trainer t;
   sh_bench_state b = {.t = &t, .steps = s->steps};
-  sh_status status = sh_trainer_create(&t, &c, &one);
-  if (status == SH_OK && k >= 0) status = sh_bench_parts(&b);
-  if (status == SH_OK) status = sh_bench_step(&b);
-  if (status == SH_OK) *seconds = 1 / b.tokens_per_second;
-  if (status == SH_OK && k >= 0) take_sample(&b, w, k);
+  sh_status status = create_alone(&t, &one, s, users);
+  if (status == SH_OK) status = count(&t, &w->sample[k]);
+  if (status == SH_OK) status = sh_bench_parts(&b);
+  if (status == SH_OK && step) status = sh_bench_step(&b);
+  if (status == SH_OK) {
+    take_parts(&b, &w->sample[k]);
+    if (step) *step = w->sample[k].tokens / b.tokens_per_second;
+    w->threads = sh_threads(), w->items = (double)t.data.items, w->longest = longest(&t.samples);
+  }
   free(b.row);
   sh_trainer_destroy(&t);
   return status;
 }
 
-static sh_status measure_alone(const sh_bench_shape *s, sh_work *w) {
+static int64_t part_of(const sh_bench_shape *s) {
   enum { PART = 4 };
-  double seconds;
-  int64_t users = s->conf.batch.users, part = users / PART > 0 ? users / PART : 1;
-  SH_TRY(measure_steps(s, users, w, 0, &seconds));
-  return measure_steps(s, part, w, 1, &seconds);
+  return s->conf.batch.users / PART > 0 ? s->conf.batch.users / PART : 1;
+}
+
+/* Two samples of parts, scaled so that those of the first make up the whole step. */
+static sh_status measure_alone(const sh_bench_shape *s, sh_work *w) {
+  double step = 0, sum = 0;
+  SH_TRY(measure_parts(s, s->conf.batch.users, w, 0, &step));
+  SH_TRY(measure_parts(s, part_of(s), w, 1, NULL));
+  for (int i = 0; i < SH_WORKS; i++) sum += w->sample[0].seconds[i];
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < SH_WORKS; i++) w->sample[k].seconds[i] *= step / sum;
+  return SH_OK;
+}
+
+/* Whole steps of a part of the batch: seconds a token. Local. */
+static sh_status measure_steps(const sh_bench_shape *s, double *seconds) {
+  sh_grid one;
+  sh_trainer t;
+  sh_bench_state b = {.t = &t, .steps = s->steps};
+  sh_status status = create_alone(&t, &one, s, part_of(s));
+  if (status == SH_OK) status = sh_bench_step(&b);
+  if (status == SH_OK) *seconds = 1 / b.tokens_per_second;
+  free(b.row);
+  sh_trainer_destroy(&t);
+  return status;
 }
 
 /* The first rank, while the others wait, then all: seconds of the first and the mean. Collective. */
 static sh_status measure_beside(const sh_axis *world, const sh_bench_shape *s, sh_work *w) {
   double alone = 0, beside = 0;
   sh_status status = SH_OK;
-  if (world->index == 0) status = measure_steps(s, s->conf.batch.users, w, -1, &alone);
+  if (world->index == 0) status = measure_steps(s, &alone);
   SH_TRY(sh_agree(world, status));
-  SH_TRY(sh_agree(world, measure_steps(s, s->conf.batch.users, w, -1, &beside)));
+  SH_TRY(sh_agree(world, measure_steps(s, &beside)));
   double sums[2] = {alone, beside};
   sh_sum_f64(world, sums, 2);
   double busy = sums[1] / world->size / sums[0];
@@ -232,7 +272,7 @@ static sh_status measure_shape(const sh_axis *world, sh_scaling_file *f, sh_benc
 }
 
 sh_status sh_scaling_measure(sh_scaling_file *f, sh_bench_shape *shape, int n, const struct sh_world *world,
-                          int64_t threads) {
+                             int64_t threads) {
   sh_grid grid;
   SH_TRY(sh_grid_create(&grid, sh_world_comm(world), 1));
   sh_threads_setup(threads > 0 ? threads : shape[0].conf.train.threads);

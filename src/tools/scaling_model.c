@@ -141,7 +141,8 @@ static void add_kind(sh_prediction *p, sh_kind k, const traffic *t, cost x, doub
   p->kind[k].hidden += hidden;
 }
 
-static void communicate(sh_prediction *p, const sh_machine *m, const sh_work *w, const sh_scaling_case *c, double slower) {
+static void communicate(sh_prediction *p, const sh_machine *m, const sh_work *w, const sh_scaling_case *c,
+                        double slower) {
   double P = ranks_of(c), group = sh_scaling_share(w, c->tokens, data_of(c)), own = group / c->tensor;
   double rows = sh_scaling_rows(w, own), inputs = fmin(sh_scaling_inputs(w, own), rows), row = FLOAT * c->width;
   double load = p->work[SH_WORK_LOAD], forward = p->work[SH_WORK_FORWARD] + p->work[SH_WORK_LOSS];
