@@ -53,23 +53,25 @@ static sh_status read_sections(const char *text, plan *p) {
   return SH_OK;
 }
 
+sh_status sh_bench_choose_data(sh_bench_shape *s, bool synthetic) {
+  sh_config *c = &s->conf;
+  const sh_bench_sequences *q = &s->sequences;
+  if (q->length > c->model.max_len)
+    return sh_fail(SH_ERR_USAGE, "bench.length = %lld is beyond model.max_len = %lld", (long long)q->length,
+                   (long long)c->model.max_len);
+  if (synthetic || q->users || q->items || q->length || access(c->data.path, F_OK)) strcpy(c->data.path, "");
+  return SH_OK;
+}
+
 static sh_status read_options(const sh_bench_options *o, plan *p) {
   SH_TRY(sh_bench_shapes(o, p->shape, &p->nshapes));
   SH_TRY(read_threads(o->threads, p));
   SH_TRY(read_sections(o->only ? o->only : o->shapes ? "step" : NULL, p));
-  for (int i = 0; i < p->nshapes; i++) {
-    sh_config *c = &p->shape[i].conf;
-    const sh_bench_sequences *q = &p->shape[i].sequences;
-    if (q->length > c->model.max_len)
-      return sh_fail(SH_ERR_USAGE, "bench.length = %lld is beyond model.max_len = %lld", (long long)q->length,
-                     (long long)c->model.max_len);
-    if (o->synthetic || q->users || q->items || q->length || access(c->data.path, F_OK)) strcpy(c->data.path, "");
-  }
+  for (int i = 0; i < p->nshapes; i++) SH_TRY(sh_bench_choose_data(&p->shape[i], o->synthetic));
   return SH_OK;
 }
 
-/* Every rank writes its own file, alike everywhere: nodes need not share a folder for temporary files. */
-static sh_status make_data(const sh_bench_shape *s, char path[SH_TEXT]) {
+sh_status sh_bench_own_data(const sh_bench_shape *s, char path[SH_TEXT]) {
   const char *folder = getenv("TMPDIR");
   int n = snprintf(path, SH_TEXT, "%s/shoal-bench-%ld.h5", folder && *folder ? folder : "/tmp", (long)getpid());
   if (n < 0 || n >= SH_TEXT) {
@@ -155,7 +157,7 @@ static sh_status one_shape(plan *p, sh_bench_shape *s, sh_grid *grid, const outp
   char own_data[SH_TEXT] = ""; /* this rank's file */
   sh_status status = SH_OK;
   if (!*s->conf.data.path) {
-    status = sh_agree(&grid->world, make_data(s, own_data));
+    status = sh_agree(&grid->world, sh_bench_own_data(s, own_data));
     strcpy(s->conf.data.path, own_data);
   }
   for (int i = 0; i < (p->nthreads ? p->nthreads : 1) && status == SH_OK; i++) {

@@ -24,6 +24,11 @@ typedef struct sh_bench_shape {
 /* tools/bench_shapes.c: shape[SH_BENCH_SHAPES]; *n of them are filled. */
 sh_status sh_bench_shapes(const sh_bench_options *o, sh_bench_shape *shape, int *n);
 
+/* tools/bench.c: empties data.path where synthetic sequences stand in; makes those in a file of this rank's own, alike
+ * everywhere: nodes need not share a folder for temporary files. `path` is empty after a failure without a file. */
+sh_status sh_bench_choose_data(sh_bench_shape *s, bool synthetic);
+sh_status sh_bench_own_data(const sh_bench_shape *s, char path[SH_TEXT]);
+
 /* A measured line. Time of the slowest rank; FLOP and bytes of all ranks; 0: does not apply. */
 typedef struct sh_bench_row {
   const char *section; /* static */
