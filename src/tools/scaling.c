@@ -193,9 +193,9 @@ static void print_steps(const outcome *x, int n, FILE *out) {
 
 /* By kind: MiB a rank sends, milliseconds exposed and hidden. */
 static void print_kinds(const outcome *x, int n, FILE *out) {
-  fprintf(out, "\n%6s", "nodes");
+  fprintf(out, "\nMiB a rank sends: ms exposed + hidden\n%6s", "nodes");
   for (int k = 0; k < SH_KINDS; k++) fprintf(out, " %18s", sh_kind_name[k]);
-  fprintf(out, "  (MiB a rank sends: ms exposed + hidden)\n");
+  fputc('\n', out);
   for (int i = 0; i < n; i++) {
     fprintf(out, "%6.0f", x[i].c.nodes);
     for (int k = 0; k < SH_KINDS; k++) {

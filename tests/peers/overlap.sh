@@ -4,7 +4,7 @@
 # once for each MODE of comm.progress (thread poll none), and takes all down again. For root, with iproute2.
 #
 # Environment: RATE, MTU (9000), STEPS (measured steps of each variant), SET (more section.key=value), MPIRUN (more options of mpirun),
-# ONLY (section of the bench).
+# ONLY (section of the bench), COMMAND (what shoal does instead of the bench: docs/SCALING.md predicts steps this way).
 #
 # All of it lives in namespaces of its own (processes, mounts, network, names): nothing outside changes, and the kernel
 # ends every process and every device with the first one, however that ends.
@@ -61,7 +61,7 @@ agent() {
 
 # A rank: one core, that of its node.
 rank() {
-  cores=$(nproc)
+  cores=$(nproc --all) # plain nproc answers OMP_NUM_THREADS
   exec taskset -c $((OMPI_COMM_WORLD_RANK % cores)) "$@"
 }
 
@@ -88,11 +88,12 @@ inside() { # dir shoal nodes mode...
   export OVERLAP_DIR="$dir" TMPDIR="$dir" OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive SHOAL_LOG=normal
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   for mode; do
+    command=${COMMAND:-bench $config --only ${ONLY:-overlap} --steps $steps ${SET:-}}
     # shellcheck disable=SC2086 # lists of arguments
     nsenter --net --mount --uts --ipc --target "$(cat "$dir/pid1")" \
       mpirun --host "$hosts" -n "$nodes" --bind-to none --mca plm_rsh_agent "$dir/agent" --mca btl tcp,self \
       --mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0 --mca plm_rsh_no_tree_spawn 1 ${MPIRUN:-} \
-      sh "$0" --rank "$shoal" bench $config --only "${ONLY:-overlap}" --steps "$steps" "comm.progress=$mode" ${SET:-}
+      sh "$0" --rank "$shoal" $command "comm.progress=$mode"
   done
 }
 
