@@ -172,7 +172,7 @@ static sh_status choose_grid(const request *q, const sh_bench_shape *s, const sh
   SH_TRY(try_grid(q, s, w, nodes, 1, x));
   for (int64_t n = 2; n <= q->o->per_node && n <= MOST_TENSOR; n *= 2) {
     outcome y;
-    if (try_grid(q, s, w, nodes, n, &y) == SH_OK && y.p.step < x->p.step) *x = y;
+    if (try_grid(q, s, w, nodes, n, &y) == SH_OK && y.p.tokens_per_second > x->p.tokens_per_second) *x = y;
   }
   return SH_OK;
 }

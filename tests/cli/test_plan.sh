@@ -41,7 +41,7 @@ EOT
 grep '^default' "$dir/two.txt" >>"$dir/hand.txt"
 
 rows() { # lines of the first table, of each its field $1
-  sed '/^$/,$d' "$dir/out" | awk -v field="$1" '$1 > 0 && $4 == "x" { print $field }'
+  sed '/^$/,$d' "$dir/out" | awk -v field="$1" '$1 + 0 > 0 && $4 == "x" { print $field }'
 }
 # shellcheck disable=SC2086
 plan() { expect 1 0 "" plan $tiny --machine "$dir/hand.txt" "$@"; }
