@@ -76,7 +76,7 @@ static int advance_all(void) {
 }
 
 static void look(void) {
-  if (omp_get_thread_num() != 0 || !engine.open) return;
+  if (omp_get_level() > 1 || omp_get_thread_num() != 0 || !engine.open) return; /* the main thread's alone */
   double now = sh_now();
   if (now - engine.looked < poll_every) return;
   sh_mpi_op first = engine.open->op; /* whose kind pays */

@@ -31,12 +31,14 @@ void sh_grad_sync_create(sh_grad_sync *s, sh_params *p, const sh_grid *grid, con
     if (rows > partial) partial = rows;
     if (zero) s->values[b] = sh_request_new();
   }
+  s->shared = sh_request_new();
   s->partial = sh_malloc(sizeof *s->partial * (size_t)(partial + 1));
 }
 
 void sh_grad_sync_destroy(sh_grad_sync *s) {
   for (int k = 0; k < SH_SYNC_WINDOW; k++) sh_request_free(s->sum[k]);
   for (int b = 0; b < s->buckets.n; b++) sh_request_free(s->values[b]);
+  sh_request_free(s->shared);
   sh_buckets_destroy(&s->buckets);
   free(s->waits);
   free(s->values);
@@ -55,7 +57,8 @@ static void sum_partial(sh_grad_sync *s, int b) {
     n += p->row[i].size;
   }
   if (n == 0) return;
-  sh_sum_f32(&s->grid->tensor, s->partial, n);
+  sh_sum_f32_begin(&s->grid->tensor, s->shared, s->partial, n); /* the fixed tree, whatever the size of a bucket */
+  sh_request_end(s->shared);
   n = 0;
   for (int i = 0; i < p->n; i++) {
     if (!is_partial(s, b, i)) continue;

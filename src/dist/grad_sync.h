@@ -35,6 +35,7 @@ typedef struct sh_grad_sync {
   sh_request *sum[SH_SYNC_WINDOW]; /* of bucket b: sum[b % SH_SYNC_WINDOW] */
   sh_request **values;             /* [buckets] with `zero` */
   int64_t *count;                  /* [data] floats of everybody's piece of a bucket */
+  sh_request *shared;              /* of the sum over the tensor axis */
   float *partial;                  /* partial rows of a bucket, packed */
 } sh_grad_sync;
 

@@ -1,5 +1,6 @@
 #include "dist/plan.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "dist/build.h"
@@ -174,6 +175,7 @@ static void remake(planner *p, int i) {
   for (int s = 0; s < k->nin; s++) {
     int slot = k->in[s], maker = p->producer[slot];
     if (!p->m->call[maker].layer.ops->remade || p->plan->again[slot] >= 0) continue;
+    assert(p->plan->remake[i] < 0); /* one a call */
     p->plan->again[slot] = take_slot(p, slot);
     p->plan->remake[i] = maker;
   }

@@ -33,6 +33,7 @@ static sh_status read_nodes(const char *text, request *q) {
     q->nodes[q->nnodes++] = n;
     at = *end ? end + 1 : end;
   }
+  if (q->nnodes == 0) return sh_fail(SH_ERR_USAGE, "--nodes: found nothing, expected numbers: 1,2,4");
   return SH_OK;
 }
 

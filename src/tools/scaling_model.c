@@ -79,8 +79,15 @@ static traffic to_all(const sh_scaling_case *c, double bytes, double lists, doub
 
 /* Sums of gradients go in two levels: inside a node, then between nodes with what one rank of the node would send
  * (docs/ARCHITECTURE.md, "Parallelism"); bf16 goes straight to owners. ZeRO's values go back as fp32. */
+/* Ranks of a node that sum among themselves first, as mpi/request.c finds them: an aligned power of two. */
+static double near_of(double ranks) {
+  double near = 1;
+  while (fmod(ranks, 2 * near) == 0) near *= 2;
+  return near;
+}
+
 static traffic dense_traffic(const sh_scaling_case *c, double floats, double buckets) {
-  double d = data_of(c), near = fmax(c->per_node / c->tensor, 1), blocks = d / near;
+  double d = data_of(c), near = c->per_node < c->tensor ? 1 : near_of(c->per_node / c->tensor), blocks = d / near;
   double there = c->half ? 2 : FLOAT, back = c->zero || !c->half ? FLOAT : 2;
   double spread = c->half ? 1 : near; /* of a node's ranks over which far bytes are divided on the way there */
   return (traffic){.parts = buckets * ((near > 1) + (blocks > 1)) * 2,
@@ -111,7 +118,7 @@ static traffic loss_traffic(const sh_scaling_case *c, double own) {
 /* A group's ranks are neighbours: inside a node while it has room for them. */
 static traffic tensor_traffic(const sh_scaling_case *c, double group) {
   double bytes = FLOAT * (group * c->tensor_floats + 2 * c->partial * (c->tensor - 1) / c->tensor);
-  bool inside = c->tensor <= c->per_node;
+  bool inside = fmod(c->per_node, c->tensor) == 0; /* else some group straddles two nodes */
   traffic t = {.parts = c->tensor > 1 ? c->tensor_calls * halvings(c->tensor) : 0};
   *(inside ? &t.near : &t.far) = bytes;
   *(inside ? &t.near_count : &t.far_count) = t.parts;

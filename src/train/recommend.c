@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/phase.h"
 #include "nn/linear.h"
 #include "train/scorer.h"
 
@@ -160,6 +161,7 @@ sh_status sh_recommend_all(sh_trainer *t, int64_t top, const char *path) {
   sh_scorer_create(&s, t);
   for (int64_t user = 0; user < t->data.users && status == SH_OK;) {
     sh_arena_mark mark = sh_arena_save(&s.memory);
+    sh_phase_moved();
     status = one_round(t, &s, top, &user, f);
     sh_arena_release(&s.memory, mark);
   }

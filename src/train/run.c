@@ -145,23 +145,33 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   return status;
 }
 
-/* A trainer with a checkpoint's configuration and weights. How the ranks of that run shared layers says nothing about
- * those of this one. */
+/* A trainer with a checkpoint's configuration and weights. How the ranks of that run shared layers and
+ * talked says nothing about those of this one. */
 static sh_status load(struct sh_world *world, sh_grid *grid, const char *checkpoint, int nset, const char *const *set,
                       sh_trainer *t) {
   sh_config c, defaults;
   SH_TRY(sh_ckpt_read_config(grid, checkpoint, &c));
   sh_config stored = c;
   sh_config_defaults(&defaults);
-  c.parallel = defaults.parallel;
+  c.parallel = defaults.parallel, c.comm = defaults.comm;
   SH_TRY(sh_agree(&grid->world, set_all(&c, nset, set)));
   SH_TRY(sh_resume_same_model(&c, &stored, checkpoint));
   SH_TRY(share_layers(world, &c, grid));
+  SH_TRY(sh_agree(&grid->world, sh_watchdog_start(&grid->world, c.comm.watchdog)));
   sh_comm_check(c.comm.check);
   sh_threads_setup(c.train.threads);
+  sh_progress_start(&grid->world, c.comm.progress);
   SH_TRY(sh_trainer_create(t, &c, grid));
   sh_ckpt_content content = sh_trainer_content(t);
   return sh_ckpt_read(&content, checkpoint, true);
+}
+
+static void unload(sh_trainer *t, sh_grid *grid) {
+  if (t->grid) sh_trainer_destroy(t);
+  sh_progress_stop();
+  sh_watchdog_stop();
+  sh_grid_destroy(grid);
+  sh_comm_check(false);
 }
 
 static void print_metrics(const sh_trainer *t, const char *split, const sh_metrics *m, double seconds) {
@@ -211,9 +221,7 @@ sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
   SH_TRY(open_grid(world, &grid));
   sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = evaluate_loaded(&t, o);
-  if (t.grid) sh_trainer_destroy(&t);
-  sh_grid_destroy(&grid);
-  sh_comm_check(false);
+  unload(&t, &grid);
   return status;
 }
 
@@ -223,8 +231,6 @@ sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   SH_TRY(open_grid(world, &grid));
   sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
-  if (t.grid) sh_trainer_destroy(&t);
-  sh_grid_destroy(&grid);
-  sh_comm_check(false);
+  unload(&t, &grid);
   return status;
 }

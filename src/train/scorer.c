@@ -148,8 +148,8 @@ static void fetch_own(sh_scorer *s, const sh_batch *b, const groups *g) {
 }
 
 /* Hidden states of queries, [B x D]. Collective. Alone, threads take groups of queries: no layer waits for a slower
- * thread; a tensor group, which must communicate, takes one group after the other with all threads. A query's numbers
- * do not depend on which others are in its group. */
+ * thread; a tensor group, which must communicate, takes one group after the other with all threads. Which others
+ * are in its group changes a query's numbers by rounding only. */
 static float *encode(sh_scorer *s, const sh_batch *b) {
   groups g = make_groups(s, b);
   fetch_own(s, b, &g);

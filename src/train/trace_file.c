@@ -23,8 +23,9 @@ sh_status sh_tracer_open(sh_tracer *x, const sh_train_options *o, const sh_axis 
   else
     snprintf(x->path, sizeof x->path, "%s/trace.json", folder);
   sh_status status = SH_OK;
-  if (world->index == 0 && !(x->file = fopen(x->path, "w")))
-    status = sh_fail(SH_ERR_INTERNAL, "%s: %s", x->path, strerror(errno));
+  snprintf(x->partial, sizeof x->partial, "%s.partial", x->path);
+  if (world->index == 0 && !(x->file = fopen(x->partial, "w")))
+    status = sh_fail(SH_ERR_INTERNAL, "%s: %s", x->partial, strerror(errno));
   return sh_agree(world, status);
 }
 
@@ -34,7 +35,10 @@ static void compare_clocks(sh_tracer *x, int end) {
 }
 
 void sh_tracer_before(sh_tracer *x, int64_t step) {
-  if (step < x->first || step > x->last || sh_tracing) return;
+  if (step < x->first || step > x->last) return;
+  x->to = step;
+  if (sh_tracing) return;
+  x->from = step;
   int64_t spans = (x->last - step + 1) * STEP_SPANS;
   sh_trace_open(spans < MOST_SPANS ? spans : MOST_SPANS);
   compare_clocks(x, 0);
@@ -160,10 +164,10 @@ static void write_file(sh_tracer *x) {
   if (x->file) {
     fprintf(x->file, "\n]}\n");
     bool failed = ferror(x->file) != 0;
-    failed |= fclose(x->file) != 0;
+    failed |= fclose(x->file) != 0 || rename(x->partial, x->path) != 0;
     if (failed) sh_warn("%s: %s", x->path, strerror(errno)); /* no reason to lose the run */
     if (lost > 0) sh_warn("%s: the buffers were full; %.0f spans are missing", x->path, lost);
-    if (!failed) sh_info("trace of steps %lld-%lld in %s", (long long)x->first, (long long)x->last, x->path);
+    if (!failed) sh_info("trace of steps %lld-%lld in %s", (long long)x->from, (long long)x->to, x->path);
   }
   x->file = NULL, x->first = 0;
   free(mine.data);
@@ -179,13 +183,14 @@ void sh_tracer_after(sh_tracer *x, int64_t step) {
 
 void sh_tracer_close(sh_tracer *x, sh_status status) {
   if (x->first == 0) return;
-  if (status != SH_OK) {
-    if (x->file) fclose(x->file), remove(x->path);
+  if (status != SH_OK || !sh_tracing) { /* an older file stays as it is */
+    if (status == SH_OK && x->world->index == 0)
+      sh_warn("%s: not written: none of steps %lld-%lld was run", x->path, (long long)x->first, (long long)x->last);
+    if (x->file) fclose(x->file), remove(x->partial);
+    x->file = NULL, x->first = 0;
     sh_trace_close();
     return;
   }
-  if (!sh_tracing && x->world->index == 0)
-    sh_warn("%s: the run did not come to step %lld", x->path, (long long)x->first);
   sh_trace_switch(false);
   write_file(x);
 }

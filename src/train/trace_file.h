@@ -23,12 +23,14 @@
 typedef struct sh_tracer {
   const sh_axis *world;
   int64_t first, last; /* steps; 0: nothing is traced */
-  char path[4096];
+  int64_t from, to;    /* those that were run */
+  char path[4096], partial[4096 + 16];
   FILE *file;                /* rank 0 */
   double offset[2], when[2]; /* seconds to rank 0's clock, and at what time here */
 } sh_tracer;
 
-/* The file is o->trace_file, or trace.json in `folder`; it is created at once, so that a wrong path is no surprise. */
+/* The file is o->trace_file, or trace.json in `folder`; it is written beside that name, at once, so that a wrong path
+ * is no surprise, and takes it when it is whole. */
 sh_status sh_tracer_open(sh_tracer *x, const sh_train_options *o, const sh_axis *world, const char *folder);
 void sh_tracer_before(sh_tracer *x, int64_t step);
 void sh_tracer_after(sh_tracer *x, int64_t step); /* and what fell due behind it */

@@ -51,16 +51,20 @@ static void *watch(void *unused) {
   (void)unused;
   pthread_mutex_lock(&dog.lock);
   sh_phase_place last = sh_phase_now();
-  double moved = sh_now();
-  while (!sleep_for(clamp(dog.limit / 20, 0.01, 1))) {
+  double nap = clamp(dog.limit / 20, 0.01, 1), looked = sh_now(), quiet = 0;
+  while (!sleep_for(nap)) {
     sh_phase_place now = sh_phase_now();
+    /* A process that was suspended slept far longer than it asked for: that is not the run's fault. */
+    quiet += clamp(sh_now() - looked, 0, 4 * nap);
+    looked = sh_now();
     if (now.moves != last.moves) {
       last = now;
-      moved = sh_now();
-    } else if (sh_now() - moved > dog.limit) {
-      say_where(sh_now() - moved, &now);
-      sleep_for(clamp(dog.limit / 5, 0.5, 10)); /* ranks that stopped a little later speak as well */
-      _exit(SH_ERR_STALLED);
+      quiet = 0;
+    } else if (quiet > dog.limit) {
+      say_where(quiet, &now);
+      bool stopped = sleep_for(clamp(dog.limit / 5, 0.5, 10)); /* ranks that stopped a little later speak as well */
+      if (!stopped && sh_phase_now().moves == now.moves) _exit(SH_ERR_STALLED);
+      quiet = 0;
     }
   }
   pthread_mutex_unlock(&dog.lock);
