@@ -3,6 +3,7 @@
  * into a buffer that stays in L1 and L2. An odd inner dimension is padded with zeros. */
 #include "kernels/bf16.h"
 #include "kernels/bf16/bf16_fn.h"
+#include "kernels/fast/transpose.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_bf16.h"
 
@@ -18,7 +19,7 @@ static void round_block(int64_t rows, int64_t n, const float *x, int64_t ldx, sh
 }
 
 static void transpose_words(int64_t m, int64_t n, const sh_pair *a, int64_t lda, sh_pair *b, int64_t ldb) {
-  sh_transpose(m, n, (const float *)a, lda, (float *)b, ldb);
+  transpose((int)m, (int)n, (const float *)a, lda, (float *)b, ldb);
 }
 
 int64_t SH_FN(bf16_right_room)(int64_t K, int64_t N) { return sh_right_room(pairs_of(K), N); }

@@ -5,7 +5,7 @@
 
 #include "kernels/fast/tiles.h"
 
-enum { TILE = TILE_Q * TILE_K };
+enum { TILE = TILE_Q * TILE_LD }; /* a map: rows have room for what tile_expand_runs writes beyond them */
 
 static bool by_function(const sh_fuxi_maps *m) { return m->channels < 3 && m->time; }
 static bool by_bucket(const sh_fuxi_maps *m) { return m->channels == 3 && m->bias.ts; }
@@ -124,12 +124,12 @@ void SH_FN(fuxi_attention)(const sh_heads_io *h, const sh_fuxi_maps *m, float di
       int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, row = i0 - h->query_first;
       int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
       if (dqk) {
-        tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, TILE_Q, dqk, w.qbuf);
-        tile_scores(&q, kp, w.kt, TILE_LD, w.maps + 2 * TILE, TILE_K);
+        tile_rows q = tile_take(h->q + (int64_t)row * h->ldq, h->ldq, nq, TILE_Q, dqk, false, w.qbuf);
+        tile_scores(&q, kp, w.kt, TILE_LD, w.maps + 2 * TILE, TILE_LD);
       }
       for (int r = 0; r < TILE_Q; r++)
-        map_row(m, &w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, 1.f / divisor, w.maps + r * TILE_K);
-      tile_weigh(w.C * TILE_Q, kp, dv, w.maps, TILE_K, w.v, w.o, dv, false);
+        map_row(m, &w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, 1.f / divisor, w.maps + r * TILE_LD);
+      tile_weigh(w.C * TILE_Q, kp, dv, w.maps, TILE_LD, w.v, w.o, dv, false);
       for (int r = 0; r < nq; r++)
         for (int ch = 0; ch < w.C; ch++) {
           float *out = h->out + (int64_t)(row + r) * h->ldout + ch * m->channel_stride;
@@ -171,19 +171,19 @@ static void back_tile(const sh_heads_io *h, const sh_fuxi_maps *m, const fuxi_wo
   int kp = tile_pad(tile_seen(i0 + nq - 1, L, k0, tile_pad(nk)));
   tile_rows q = {0};
   if (dqk) {
-    q = tile_take(h->q + row * h->ldq, h->ldq, nq, TILE_Q, dqk, w->qbuf);
-    tile_scores(&q, kp, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_K);
+    q = tile_take(h->q + row * h->ldq, h->ldq, nq, TILE_Q, dqk, true, w->qbuf);
+    tile_scores(&q, kp, w->kt, TILE_LD, w->maps + 2 * TILE, TILE_LD);
   }
   for (int ch = 0; ch < C; ch++)
     tile_stack(nq, dv, h->dout + row * h->ldout + ch * m->channel_stride, h->ldout, w->o + (int64_t)ch * TILE_Q * dv);
-  tile_rows dout = tile_take(w->o, dv, C * TILE_Q, C * TILE_Q, dv, w->room);
-  tile_scores(&dout, kp, w->v, TILE_LD, w->g, TILE_K);
+  tile_rows dout = tile_take(w->o, dv, C * TILE_Q, C * TILE_Q, dv, true, w->room);
+  tile_scores(&dout, kp, w->v, TILE_LD, w->g, TILE_LD);
   for (int r = 0; r < TILE_Q; r++)
-    back_row(m, w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->maps + r * TILE_K, w->g + r * TILE_K);
-  tile_spread(&dout, kp, w->maps, TILE_K, w->dvt, TILE_LD);
+    back_row(m, w, i0 + r, k0, tile_seen(i0 + r, L - 1, k0, kp), kp, inv, w->maps + r * TILE_LD, w->g + r * TILE_LD);
+  tile_spread(&dout, kp, w->maps, TILE_LD, w->dvt, TILE_LD);
   if (!dqk) return;
-  tile_spread(&q, kp, w->g + 2 * TILE, TILE_K, w->dkt, TILE_LD);
-  tile_weigh(TILE_Q, kp, dqk, w->g + 2 * TILE, TILE_K, w->k, w->dqbuf, dqk, false);
+  tile_spread(&q, kp, w->g + 2 * TILE, TILE_LD, w->dkt, TILE_LD);
+  tile_weigh(TILE_Q, kp, dqk, w->g + 2 * TILE, TILE_LD, w->k, w->dqbuf, dqk, false);
   for (int r = 0; r < nq; r++) {
     float *to = h->dq + (row + r) * h->ldq;
     if (k0 == 0)
@@ -209,8 +209,8 @@ void SH_FN(fuxi_attention_back)(const sh_heads_io *h, const sh_fuxi_maps *m, flo
     memset(w.dkt, 0, sizeof(float) * (size_t)(dqk + dv) * TILE_LD); /* dvt follows dkt */
     for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q)
       back_tile(h, m, &w, 1.f / divisor, i0, k0, nk);
-    if (dqk) sh_transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
-    sh_transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
+    if (dqk) transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
+    transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
   }
   if (by_bucket(m)) tile_add_sums(w.sums, m->bias.dts);
 }

@@ -58,7 +58,7 @@ void SH_FN(softmax_attention)(const sh_heads_io *h, float scale, const sh_drop *
   tile_pack_rows(L, tile_pad(L), dv, h->v, h->ldkv, v);
   for (int i0 = h->query_first; i0 < L; i0 += TILE_Q) {
     int nq = L - i0 < TILE_Q ? L - i0 : TILE_Q, keys = i0 + nq, at = i0 - h->query_first;
-    tile_rows q = tile_take(h->q + (int64_t)at * h->ldq, h->ldq, nq, TILE_Q, dqk, qbuf);
+    tile_rows q = tile_take(h->q + (int64_t)at * h->ldq, h->ldq, nq, TILE_Q, dqk, false, qbuf);
     float *out = h->out + (int64_t)at * h->ldout, *o = nq == TILE_Q ? out : obuf;
     int ldo = nq == TILE_Q ? h->ldout : dv;
     soft_row row[TILE_Q];
@@ -173,8 +173,8 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
     int64_t at = t.i0 - h->query_first;
     t.nq = L - t.i0 < TILE_Q ? L - t.i0 : TILE_Q;
     int keys = t.i0 + t.nq;
-    t.q = tile_take(h->q + at * h->ldq, h->ldq, t.nq, TILE_Q, dqk, qbuf);
-    t.dout = tile_take(h->dout + at * h->ldout, h->ldout, t.nq, TILE_Q, dv, obuf);
+    t.q = tile_take(h->q + at * h->ldq, h->ldq, t.nq, TILE_Q, dqk, true, qbuf);
+    t.dout = tile_take(h->dout + at * h->ldout, h->ldout, t.nq, TILE_Q, dv, true, obuf);
     float *dq = t.nq == TILE_Q ? h->dq + at * h->ldq : dqbuf;
     int lddq = t.nq == TILE_Q ? h->ldq : dqk;
     for (int k0 = 0; k0 < keys; k0 += TILE_K) {
@@ -192,6 +192,6 @@ void SH_FN(softmax_attention_back)(const sh_heads_io *h, float scale, const sh_d
     }
     if (t.nq < TILE_Q) tile_put(dqbuf, t.nq, dqk, h->dq + at * h->ldq, h->ldq);
   }
-  sh_transpose(dqk, L, dkt, Lp, h->dk, h->ldkv);
-  sh_transpose(dv, L, dvt, Lp, h->dv_, h->ldkv);
+  transpose(dqk, L, dkt, Lp, h->dk, h->ldkv);
+  transpose(dv, L, dvt, Lp, h->dv_, h->ldkv);
 }

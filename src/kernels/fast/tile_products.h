@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "kernels/fast/transpose.h"
 #include "kernels/gemm.h"
 #ifdef SH_BF16
 #include "kernels/bf16.h"
@@ -30,7 +31,7 @@ typedef struct tile_rows {
 
 /* to[d x ldt]: x transposed, columns n .. np-1 zero. */
 static inline void tile_pack_transposed(int n, int np, int d, const float *x, int ld, float *to, int ldt) {
-  sh_transpose(n, d, x, ld, to, ldt);
+  transpose(n, d, x, ld, to, ldt);
   if (n < np)
     for (int k = 0; k < d; k++) memset(to + (int64_t)k * ldt + n, 0, sizeof(float) * (size_t)(np - n));
 }
@@ -42,8 +43,10 @@ static inline void tile_pack_rows(int n, int np, int d, const float *x, int ld, 
 }
 static inline const float *tile_key(const float *rows, int j, int d) { return rows + (int64_t)j * d; }
 
-/* m rows, the first n of them from x. Whole tiles are used where they lie, a short one is copied to `room`. */
-static inline tile_rows tile_take(const float *x, int ld, int n, int m, int d, float *room) {
+/* m rows, the first n of them from x. Whole tiles are used where they lie, a short one is copied to `room`. `spread`:
+ * for tile_spread, too. */
+static inline tile_rows tile_take(const float *x, int ld, int n, int m, int d, bool spread, float *room) {
+  (void)spread;
   if (n == m) return (tile_rows){x, m, d, ld};
   tile_pack_rows(n, m, d, x, ld, room);
   return (tile_rows){room, m, d, d};
@@ -72,17 +75,14 @@ typedef struct tile_rows {
 
 /* to[pairs of d x ldt]. */
 static inline void tile_pack_transposed(int n, int np, int d, const float *x, int ld, float *to, int ldt) {
-  enum { WIDE = 128 };
-  sh_pair rows[TILE_Q * WIDE] __attribute__((aligned(64)));
-  for (int k = 0; k < d; k += 2 * WIDE)
-    for (int i = 0; i < np; i += TILE_Q) {
-      int width = d - k < 2 * WIDE ? d - k : 2 * WIDE;
-      for (int r = 0; r < TILE_Q; r++)
-        if (i + r < n)
-          bf16_round_row(width, x + (int64_t)(i + r) * ld + k, rows + r * WIDE);
-        else
-          memset(rows + r * WIDE, 0, sizeof(sh_pair) * WIDE);
-      sh_transpose(TILE_Q, (width + 1) / 2, (const float *)rows, WIDE, to + (int64_t)(k / 2) * ldt + i, ldt);
+  for (int i = 0; i < np; i += 16)
+    for (int k = 0; k < d; k += 32) {
+      int width = d - k < 32 ? d - k : 32;
+      __m512 r[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; j++)
+        r[j] = i + j < n ? (__m512)bf16_round_32(width, x + (int64_t)(i + j) * ld + k) : _mm512_setzero_ps();
+      transpose_store(r, 16, (width + 1) / 2, to + (int64_t)(k / 2) * ldt + i, ldt);
     }
 }
 
@@ -98,20 +98,32 @@ static inline void tile_pack_rows(int n, int np, int d, const float *x, int ld, 
 }
 static inline const float *tile_key(const float *rows, int j, int d) { return rows + (int64_t)(j / 2) * d; }
 
-static inline tile_rows tile_take(const float *x, int ld, int n, int m, int d, float *room) {
-  enum { WIDE = 64 };
+/* to[d x m / 2]: pairs of queries. */
+static inline void tile_take_columns(const float *x, int ld, int n, int m, int d, float *to) {
+  for (int p = 0; p < m / 2; p += 16)
+    for (int k = 0; k < d; k += 16) {
+      int pairs = lanes_next(m / 2 - p), width = lanes_next(d - k);
+      __m512 r[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; j++) {
+        int i = 2 * (p + j);
+        const float *above = x + (int64_t)i * ld + k;
+        r[j] = j < pairs && i < n ? (__m512)bf16_round_two(lanes_mask(width), above, i + 1 < n ? above + ld : NULL)
+                                  : _mm512_setzero_ps();
+      }
+      transpose_store(r, pairs, width, to + (int64_t)k * (m / 2) + p, m / 2);
+    }
+}
+
+static inline tile_rows tile_take(const float *x, int ld, int n, int m, int d, bool spread, float *room) {
   int pairs = (d + 1) / 2;
-  sh_pair *row = (sh_pair *)room, *column = row + m * pairs, over[TILE_ROWS / 2 * WIDE] __attribute__((aligned(64)));
+  sh_pair *row = (sh_pair *)room, *column = row + m * pairs;
   for (int r = 0; r < m; r++)
     if (r < n)
       bf16_round_row(d, x + (int64_t)r * ld, row + r * pairs);
     else
       memset(row + r * pairs, 0, sizeof(sh_pair) * (size_t)pairs);
-  for (int k = 0; k < d; k += WIDE) {
-    int width = d - k < WIDE ? d - k : WIDE;
-    tile_pack_rows(n, m, width, x + k, ld, (float *)over);
-    sh_transpose(m / 2, width, (const float *)over, width, (float *)column + (int64_t)k * (m / 2), m / 2);
-  }
+  if (spread) tile_take_columns(x, ld, n, m, d, (float *)column);
   return (tile_rows){row, column, m, d};
 }
 

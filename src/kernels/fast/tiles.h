@@ -20,6 +20,13 @@ static inline void tile_put(const float *buffer, int n, int d, float *x, int ld)
   for (int r = 0; r < n; r++) memcpy(x + (int64_t)r * ld, buffer + (int64_t)r * d, sizeof(float) * (size_t)d);
 }
 
+/* Have n rows of d floats brought into L2. A head's slices of the rows of a sequence lie too far apart for the
+ * prefetcher of the machine. */
+static inline void tile_prefetch(int n, int d, const float *x, int ld) {
+  for (int r = 0; r < n; r++)
+    for (int k = 0; k < d + 15; k += 16) __builtin_prefetch(x + (int64_t)r * ld + (k < d ? k : d - 1), 0, 2);
+}
+
 /* Keys of the block k0 .. k0+kp-1 that query i sees; queries past `last` see none. */
 LANES_INLINE int tile_seen(int i, int last, int k0, int kp) {
   int n = i + 1 - k0 < kp ? i + 1 - k0 : kp;
@@ -50,16 +57,16 @@ LANES_INLINE int32_t tile_first_run(const sh_rel_bias *b, int i, int k0) {
   return lo;
 }
 
-/* Expand the runs of query i over keys k0 .. k0+n-1: out[j - k0] = ts[bucket(i, j)]; the rest of the last
- * vector may be overwritten. */
+/* Expand the runs of query i over keys k0 .. k0+n-1: out[j - k0] = ts[bucket(i, j)]. Up to a vector beyond n may be
+ * overwritten: most runs are short, and a whole vector is then the fastest store. */
 static inline void tile_expand_runs(const sh_rel_bias *b, int i, int k0, int n, float *out) {
-  int from = 0, np = tile_pad(n);
+  int from = 0;
   for (int32_t r = tile_first_run(b, i, k0), end = b->run_start[i + 1]; r < end && from < n; r++) {
     int to = b->run_end[r] - k0;
     lanes w = lanes_all(b->ts[b->run_bucket[r]]);
     if (to > n) to = n;
-    for (; from < to && from + LANES <= np; from += LANES) lanes_store(out + from, w);
-    if (from < to) lanes_store_n(out + from, np - from, w);
+    lanes_store(out + from, w);
+    while ((from += LANES) < to) lanes_store(out + from, w);
     from = to;
   }
 }
