@@ -6,16 +6,16 @@
 int sh_max_threads(void) { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
 int sh_thread(void) { return omp_get_thread_num(); }
 
-/* Tokens in one pass of a weight gradient and in one partial sum, entries of dW that one unit of work sums (half of an
- * L2 cache), most units. */
-enum { PASS = 256, PARTIAL = 512, ENTRIES = 128 * 1024, UNITS = 64 };
+/* Tokens in one pass of a weight gradient and least in one partial sum, entries of dW that one unit of work sums (half
+ * of an L2 cache), most units. */
+enum { PASS = 256, ENTRIES = 128 * 1024, UNITS = 64 };
 
 /* Units of work = (partial sum over a token range) x (columns of dW); a function of the batch alone. */
 typedef struct cut {
   int64_t parts, groups, width; /* columns in a group */
 } cut;
 static cut cut_of(int64_t T, int64_t K, int64_t N) {
-  cut w = {.parts = (T + PARTIAL - 1) / PARTIAL, .width = ENTRIES / K / SH_PANEL * SH_PANEL};
+  cut w = {.parts = (T + PASS - 1) / PASS, .width = ENTRIES / K / SH_PANEL * SH_PANEL};
   if (w.width < SH_PANEL) w.width = SH_PANEL;
   w.groups = (N + w.width - 1) / w.width;
   if (w.parts * w.groups > UNITS) w.parts = w.groups < UNITS ? UNITS / w.groups : 1;
@@ -24,7 +24,16 @@ static cut cut_of(int64_t T, int64_t K, int64_t N) {
 
 int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N) { return cut_of(T, K, N).parts * K * N; }
 
-/* Partials are added in order. */
+static int64_t pass_tokens(int64_t t, int64_t end) { return end - t < PASS ? end - t : PASS; }
+
+/* dW += partials [parts x K x N], in order. */
+static void add_partials(const sh_ctx *c, int64_t parts, int64_t K, int64_t N, const float *partial, float *dW,
+                         int64_t ldw) {
+#pragma omp parallel for schedule(static)
+  for (int64_t k = 0; k < K; k++)
+    for (int64_t p = 0; p < parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
+}
+
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw) {
   if (T == 0 || K == 0) return;
@@ -38,13 +47,54 @@ void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const floa
       int64_t first = T * p / w.parts, end = T * (p + 1) / w.parts;
       for (int64_t t = first; t < end; t += PASS) {
         sh_breathe();
-        c->k->multiply_tn(K, n, end - t < PASS ? end - t : PASS, x + t * ldx, ldx, dy + t * lddy + n0, lddy,
+        c->k->multiply_tn(K, n, pass_tokens(t, end), x + t * ldx, ldx, dy + t * lddy + n0, lddy,
                           partial + p * K * N + n0, N, t > first);
       }
     }
+  add_partials(c, w.parts, K, N, partial, dW, ldw);
+  sh_arena_release(c->scratch, mark);
+}
+
+/* All of dy, then its product. */
+static void grad_of_whole(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx,
+                          sh_rows_of *rows, void *of, float *dW, int64_t ldw) {
+  float *dy = SH_ARENA_NEW(c->scratch, float, T *N);
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < K; k++)
-    for (int64_t p = 0; p < w.parts; p++) c->k->axpy(N, 1.f, partial + (p * K + k) * N, dW + k * ldw);
+  for (int64_t block = 0; block < sh_token_blocks(T); block++) {
+    sh_breathe();
+    rows(of, block * SH_TOKEN_BLOCK, sh_block_rows(T, block), dy + block * SH_TOKEN_BLOCK * N);
+  }
+  sh_linear_grad(c, T, K, N, x, ldx, dy, N, dW, ldw);
+}
+
+/* As sh_linear_grad cuts it, every pass of dy by the thread that multiplies it. */
+static void grad_of_pieces(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx,
+                           sh_rows_of *rows, void *of, float *dW, int64_t ldw) {
+  cut w = cut_of(T, K, N);
+  float *partial = SH_ARENA_NEW(c->scratch, float, sh_linear_grad_floats(T, K, N));
+  bool whole = T <= PASS * sh_max_threads(); /* all of dy takes no more room than a piece a thread */
+  float *room = SH_ARENA_NEW(c->scratch, float, N *(whole ? T : PASS * sh_max_threads()));
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t p = 0; p < w.parts; p++) {
+    int64_t first = T * p / w.parts, end = T * (p + 1) / w.parts;
+    for (int64_t t = first; t < end; t += PASS) {
+      int64_t n = pass_tokens(t, end);
+      float *dy = room + N * (whole ? t : PASS * sh_thread());
+      for (int64_t r = 0; r < n; r += SH_TOKEN_BLOCK) {
+        sh_breathe();
+        rows(of, t + r, n - r < SH_TOKEN_BLOCK ? n - r : SH_TOKEN_BLOCK, dy + r * N);
+      }
+      c->k->multiply_tn(K, N, n, x + t * ldx, ldx, dy, N, partial + p * K * N, N, t > first);
+    }
+  }
+  add_partials(c, w.parts, K, N, partial, dW, ldw);
+}
+
+void sh_linear_grad_of(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, sh_rows_of *rows,
+                       void *of, float *dW, int64_t ldw) {
+  sh_arena_mark mark = sh_arena_save(c->scratch);
+  bool pieces = T > 0 && K > 0 && cut_of(T, K, N).groups == 1;
+  (pieces ? grad_of_pieces : grad_of_whole)(c, T, K, N, x, ldx, rows, of, dW, ldw);
   sh_arena_release(c->scratch, mark);
 }
 

@@ -21,7 +21,13 @@ static inline int64_t sh_block_rows(int64_t rows, int64_t block) {
 void sh_linear_grad(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, const float *dy,
                     int64_t lddy, float *dW, int64_t ldw);
 
-/* Floats of scratch that it takes. */
+/* The same with dy in pieces: `rows` writes dy [n x N] of tokens t .. t+n-1, once for each token, from several threads
+ * at a time. A small dW takes each piece while it is in the cache. */
+typedef void sh_rows_of(void *of, int64_t t, int64_t n, float *dy);
+void sh_linear_grad_of(const sh_ctx *c, int64_t T, int64_t K, int64_t N, const float *x, int64_t ldx, sh_rows_of *rows,
+                       void *of, float *dW, int64_t ldw);
+
+/* Floats of scratch that sh_linear_grad takes; sh_linear_grad_of takes at most T x N beside them. */
 int64_t sh_linear_grad_floats(int64_t T, int64_t K, int64_t N);
 
 /* sum[N] += column sums of dy[T x N]. Parallel inside. */

@@ -84,28 +84,43 @@ void sh_project(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_pr
   sh_arena_release(c->scratch, mark);
 }
 
-void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, const float *d) {
-  int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p), T = a->T;
-  sh_arena_mark mark = sh_arena_save(c->scratch);
-  float *dz = SH_ARENA_NEW(c->scratch, float, T *W);
-  if (p->slim) v.xn = SH_ARENA_NEW(c->scratch, float, T *D);
-  float *blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
-  sh_right wt = sh_right_of(c, W, D, sh_param_value(c->params, p->weight), W, true);
-#pragma omp parallel for schedule(static)
-  for (int64_t block = 0; block < sh_token_blocks(T); block++) {
-    sh_breathe();
-    int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(T, block);
-    float *dxn = blocks + SH_TOKEN_BLOCK * D * sh_thread();
-    if (p->slim) norm_rows(p, c, a, v, t, n);
-    for (int64_t i = t; i < t + n; i++) {
-      c->k->silu_back(p->u, v.z + i * W, a->dout[0] + i * p->u, dz + i * W);
-      c->k->silu_back(rest, v.z + i * W + p->u, d + i * rest, dz + i * W + p->u);
-    }
-    if (!a->din[0]) continue;
-    c->k->multiply(n, dz + t * W, W, &wt, dxn, D, false);
-    (p->rms ? c->k->rmsnorm_back : c->k->layernorm_back)(n, D, v.xn + t * D, D, v.rstd + t, dxn, D, a->din[0] + t * D,
-                                                         D, a->add[0]);
+typedef struct backward {
+  const sh_projection *p;
+  const sh_ctx *c;
+  const sh_args *a;
+  sh_projected v;
+  const float *d;
+  sh_right wt;   /* W^T */
+  float *blocks; /* [threads x SH_TOKEN_BLOCK x D] */
+} backward;
+
+/* dz of tokens t .. t+n-1, and with it their gradients of x. */
+static void back_rows(void *of, int64_t t, int64_t n, float *dz) {
+  const backward *b = of;
+  const sh_projection *p = b->p;
+  const sh_kernels *k = b->c->k;
+  const sh_args *a = b->a;
+  int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p);
+  float *dxn = b->blocks + SH_TOKEN_BLOCK * D * sh_thread();
+  if (p->slim) norm_rows(p, b->c, a, b->v, t, n);
+  for (int64_t i = 0; i < n; i++) {
+    const float *z = b->v.z + (t + i) * W;
+    k->silu_back(p->u, z, a->dout[0] + (t + i) * p->u, dz + i * W);
+    k->silu_back(rest, z + p->u, b->d + (t + i) * rest, dz + i * W + p->u);
   }
-  sh_linear_grad(c, T, D, W, v.xn, D, dz, W, sh_param_grad(c->params, p->weight), W);
+  if (!a->din[0]) return;
+  k->multiply(n, dz, W, &b->wt, dxn, D, false);
+  (p->rms ? k->rmsnorm_back : k->layernorm_back)(n, D, b->v.xn + t * D, D, b->v.rstd + t, dxn, D, a->din[0] + t * D, D,
+                                                 a->add[0]);
+}
+
+void sh_project_back(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v, const float *d) {
+  int64_t D = p->D, W = sh_projection_width(p);
+  sh_arena_mark mark = sh_arena_save(c->scratch);
+  if (p->slim) v.xn = SH_ARENA_NEW(c->scratch, float, a->T *D);
+  backward b = {.p = p, .c = c, .a = a, .v = v, .d = d};
+  b.wt = sh_right_of(c, W, D, sh_param_value(c->params, p->weight), W, true);
+  b.blocks = SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *D *sh_max_threads());
+  sh_linear_grad_of(c, a->T, D, W, v.xn, D, back_rows, &b, sh_param_grad(c->params, p->weight), W);
   sh_arena_release(c->scratch, mark);
 }
