@@ -125,5 +125,9 @@ sh_status sh_arguments_read(const sh_usage *u, int argc, char **argv, sh_argumen
   }
   out->positional = argv + optind;
   out->npositional = argc - optind;
+  bool file = out->npositional > 0 && (u->least > 0 || !strchr(out->positional[0], '='));
+  out->file = file ? out->positional[0] : NULL;
+  out->nset = out->npositional - file;
+  out->set = (const char *const *)out->positional + file;
   return check_count(u, command, out);
 }

@@ -1,7 +1,5 @@
 #include "shoal/bench.h"
 
-#include <string.h>
-
 #include "common.h"
 #include "shoal/shoal_mpi.h"
 
@@ -49,10 +47,9 @@ sh_status sh_job_bench(int argc, char **argv) {
                      a.npositional == 1 ? "" : "s");
     return sh_is_first_rank() ? sh_bench_compare(a.positional[0], a.positional[1], stdout) : SH_OK;
   }
-  int file = a.npositional > 0 && !strchr(a.positional[0], '=');
-  sh_bench_options o = {.config = file ? a.positional[0] : NULL,
-                        .nset = a.npositional - file,
-                        .set = (const char *const *)a.positional + file,
+  sh_bench_options o = {.config = a.file,
+                        .nset = a.nset,
+                        .set = a.set,
                         .shapes = shapes,
                         .steps = steps,
                         .threads = threads,

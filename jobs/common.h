@@ -60,6 +60,9 @@ typedef struct sh_arguments {
   bool help;         /* --help was given and printed: return SH_OK */
   int npositional;   /* arguments that are no options, in order */
   char **positional; /* within argv */
+  const char *file;  /* the first of them, where the command requires one or it holds no '='; or NULL */
+  int nset;          /* those behind `file`: section.key=value */
+  const char *const *set;
 } sh_arguments;
 
 /* Options may stand anywhere; "--" ends them; -o is short for --out where a command has that. SH_ERR_USAGE names what

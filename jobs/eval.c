@@ -24,11 +24,7 @@ sh_status sh_job_eval(int argc, char **argv) {
   sh_arguments a;
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
   if (a.help) return SH_OK;
-  sh_eval_options o = {.checkpoint = a.positional[0],
-                       .nset = a.npositional - 1,
-                       .set = (const char *const *)a.positional + 1,
-                       .split = split,
-                       .json = json};
+  sh_eval_options o = {.checkpoint = a.file, .nset = a.nset, .set = a.set, .split = split, .json = json};
   sh_world *world;
   SH_TRY(sh_world_start(&argc, &argv, false, &world));
   sh_status status = sh_eval(world, &o);

@@ -1,7 +1,5 @@
 #include "shoal/scaling.h"
 
-#include <string.h>
-
 #include "common.h"
 #include "shoal/shoal_mpi.h"
 
@@ -41,10 +39,9 @@ sh_status sh_job_plan(int argc, char **argv) {
   sh_arguments a;
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
   if (a.help) return SH_OK;
-  int file = a.npositional > 0 && !strchr(a.positional[0], '=');
-  sh_scaling_options o = {.config = file ? a.positional[0] : NULL,
-                          .nset = a.npositional - file,
-                          .set = (const char *const *)a.positional + file,
+  sh_scaling_options o = {.config = a.file,
+                          .nset = a.nset,
+                          .set = a.set,
                           .shapes = shapes,
                           .machine = machine,
                           .nodes = nodes,

@@ -23,6 +23,12 @@ static const sh_option options[] = {
     SH_OPT_INT("skip-bad", &skip_bad, 0, 1e15, "N", "tolerate up to N malformed lines (0)"),
     SH_OPT_TEXT("name", &name, "TEXT", "of the data set (name of the output file)"),
 };
+
+static void list_formats(FILE *out) {
+  fprintf(out, "\nformats:\n");
+  sh_prepare_list_formats(out);
+}
+
 static const sh_usage usage = {
     .synopsis = "--format NAME FILE... --out DATA.h5 [options]",
     .summary =
@@ -33,26 +39,13 @@ static const sh_usage usage = {
     .noptions = sizeof options / sizeof options[0],
     .least = 1,
     .most = -1,
+    .more = list_formats,
 };
-
-/* The shared parser knows long options only. */
-static void long_out(int argc, char **argv) {
-  static char long_name[] = "--out";
-  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-    if (strcmp(argv[i], "-o") == 0) argv[i] = long_name;
-  }
-}
 
 sh_status sh_job_prepare(int argc, char **argv) {
   sh_arguments a;
-  long_out(argc, argv);
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
-  if (!sh_is_first_rank()) return SH_OK; /* started under mpirun: one process writes the file */
-  if (a.help) {
-    printf("\nformats:\n");
-    sh_prepare_list_formats(stdout);
-    return SH_OK;
-  }
+  if (a.help || !sh_is_first_rank()) return SH_OK; /* started under mpirun: one process writes the file */
   if (!format) return sh_fail(SH_ERR_USAGE, "prepare: --format is missing; `shoal prepare --help` lists the formats");
   if (!output) return sh_fail(SH_ERR_USAGE, "prepare: --out is missing: the data set to write");
   bool shuffle = strcmp(ties, "shuffle") == 0;

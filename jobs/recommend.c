@@ -23,11 +23,7 @@ sh_status sh_job_recommend(int argc, char **argv) {
   sh_arguments a;
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
   if (a.help) return SH_OK;
-  sh_recommend_options o = {.checkpoint = a.positional[0],
-                            .nset = a.npositional - 1,
-                            .set = (const char *const *)a.positional + 1,
-                            .top = top,
-                            .out = out};
+  sh_recommend_options o = {.checkpoint = a.file, .nset = a.nset, .set = a.set, .top = top, .out = out};
   sh_world *world;
   SH_TRY(sh_world_start(&argc, &argv, false, &world));
   sh_status status = sh_recommend(world, &o);

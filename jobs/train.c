@@ -1,7 +1,5 @@
 #include "shoal/train.h"
 
-#include <string.h>
-
 #include "common.h"
 #include "shoal/shoal_mpi.h"
 
@@ -64,12 +62,8 @@ static sh_status run(int argc, char **argv, bool always_resume) {
     return SH_OK;
   }
   if (a.npositional == 0) return sh_fail(SH_ERR_USAGE, "%s: a configuration file is missing", argv[0]);
-  bool file = !strchr(a.positional[0], '=');
-  sh_train_options o = {.config = file ? a.positional[0] : NULL,
-                        .nset = a.npositional - (file ? 1 : 0),
-                        .set = (const char *const *)a.positional + (file ? 1 : 0),
-                        .resume = resume || always_resume,
-                        .resume_from = resume_from};
+  sh_train_options o = {
+      .config = a.file, .nset = a.nset, .set = a.set, .resume = resume || always_resume, .resume_from = resume_from};
   SH_TRY(read_trace(argv[0], &o));
   sh_train_catch_stop();
   sh_world *world;
