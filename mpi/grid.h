@@ -33,6 +33,9 @@ void sh_grid_destroy(sh_grid *g);
 struct sh_world;
 const void *sh_world_comm(const struct sh_world *w);
 
+/* The grid that a command begins with, all ranks beside each other; the log learns who prints. Collective. */
+sh_status sh_grid_open(sh_grid *g, const struct sh_world *w);
+
 /* A grid of one process that needs no MPI_Init: tools and unit tests. */
 void sh_grid_single(sh_grid *g);
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "core/arena.h"
+#include "core/log.h"
 #include "mpi/coll.h"
 #include "mpi/internal.h"
 #include "mpi/progress.h"
@@ -79,6 +80,12 @@ void sh_world_finish(sh_world *w) {
 int sh_world_rank(const sh_world *w) { return w->axis.index; }
 int sh_world_size(const sh_world *w) { return w->axis.size; }
 const void *sh_world_comm(const sh_world *w) { return &w->axis.impl->comm; }
+
+sh_status sh_grid_open(sh_grid *g, const sh_world *w) {
+  SH_TRY(sh_grid_create(g, sh_world_comm(w), 1));
+  sh_log_setup(g->world.index, g->world.size);
+  return SH_OK;
+}
 
 _Noreturn void sh_world_abort(const sh_world *w, sh_status code) {
   const char *message = sh_error_message();

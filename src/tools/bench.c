@@ -5,7 +5,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/log.h"
 #include "core/threads.h"
 #include "mpi/progress.h"
 #include "shoal/version.h"
@@ -23,14 +22,15 @@ typedef struct plan {
   int nthreads; /* 0: each shape's own train.threads */
 } plan;
 
-static sh_status read_threads(const char *text, plan *p) {
+sh_status sh_bench_numbers(const char *option, const char *text, int64_t largest, int most, int64_t *out, int *n) {
+  *n = 0;
   while (text && *text) {
     char *end;
-    long n = strtol(text, &end, 10);
-    if (end == text || (*end && *end != ',') || n < 1 || n > 4096 || p->nthreads == MOST_THREAD_COUNTS)
-      return sh_fail(SH_ERR_USAGE, "--threads: found '%s', expected at most %d numbers from 1 to 4096: 1,2", text,
-                     MOST_THREAD_COUNTS);
-    p->threads[p->nthreads++] = n;
+    long long x = strtoll(text, &end, 10);
+    if (end == text || (*end && *end != ',') || x < 1 || x > largest || *n == most)
+      return sh_fail(SH_ERR_USAGE, "--%s: found '%s', expected at most %d numbers from 1 to %lld: 1,2,4", option, text,
+                     most, (long long)largest);
+    out[(*n)++] = x;
     text = *end ? end + 1 : end;
   }
   return SH_OK;
@@ -65,7 +65,7 @@ sh_status sh_bench_choose_data(sh_bench_shape *s, bool synthetic) {
 
 static sh_status read_options(const sh_bench_options *o, plan *p) {
   SH_TRY(sh_bench_shapes(o, p->shape, &p->nshapes));
-  SH_TRY(read_threads(o->threads, p));
+  SH_TRY(sh_bench_numbers("threads", o->threads, 4096, MOST_THREAD_COUNTS, p->threads, &p->nthreads));
   SH_TRY(read_sections(o->only ? o->only : o->shapes ? "step" : NULL, p));
   for (int i = 0; i < p->nshapes; i++) SH_TRY(sh_bench_choose_data(&p->shape[i], o->synthetic));
   return SH_OK;
@@ -188,8 +188,7 @@ static sh_status run(plan *p, const struct sh_world *world, output *to) {
 
 sh_status sh_bench(struct sh_world *world, const sh_bench_options *o, FILE *out) {
   sh_grid grid;
-  SH_TRY(sh_grid_create(&grid, sh_world_comm(world), 1));
-  sh_log_setup(grid.world.index, grid.world.size);
+  SH_TRY(sh_grid_open(&grid, world));
   plan *p = sh_calloc(1, sizeof *p);
   bool first = grid.world.index == 0;
   output to = {.out = first ? out : NULL, .wanted_path = o->config ? "data.path" : ""};

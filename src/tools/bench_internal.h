@@ -29,6 +29,9 @@ sh_status sh_bench_shapes(const sh_bench_options *o, sh_bench_shape *shape, int 
 sh_status sh_bench_choose_data(sh_bench_shape *s, bool synthetic);
 sh_status sh_bench_own_data(const sh_bench_shape *s, char path[SH_TEXT]);
 
+/* tools/bench.c: "1,2,4", the value of --option, to out[most]; each from 1 to `largest`. No text, no numbers. */
+sh_status sh_bench_numbers(const char *option, const char *text, int64_t largest, int most, int64_t *out, int *n);
+
 /* A measured line. Time of the slowest rank; FLOP and bytes of all ranks; 0: does not apply. */
 typedef struct sh_bench_row {
   const char *section; /* static */

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
 #include "dist/buckets.h"
 #include "dist/tensor.h"
 #include "optim/dense.h"
@@ -23,30 +22,19 @@ typedef struct request {
 } request;
 
 static sh_status read_nodes(const char *text, request *q) {
-  const char *at = text ? text : "1,2,4,8,16,32,64";
-  while (*at) {
-    char *end;
-    long n = strtol(at, &end, 10);
-    if (end == at || (*end && *end != ',') || n < 1 || n > 65536 || q->nnodes == MOST_NODES)
-      return sh_fail(SH_ERR_USAGE, "--nodes: found '%s', expected at most %d numbers from 1 to 65536: 1,2,4", at,
-                     MOST_NODES);
-    q->nodes[q->nnodes++] = n;
-    at = *end ? end + 1 : end;
-  }
+  SH_TRY(sh_bench_numbers("nodes", text ? text : "1,2,4,8,16,32,64", 65536, MOST_NODES, q->nodes, &q->nnodes));
   if (q->nnodes == 0) return sh_fail(SH_ERR_USAGE, "--nodes: found nothing, expected numbers: 1,2,4");
   return SH_OK;
 }
 
-/* The shapes as the bench reads them, without what is said of the machine. */
-static sh_status read_shapes(const sh_scaling_options *o, sh_bench_shape *shape, int *n) {
+/* What the bench is asked for the same shapes: without what is said of the machine. Settings lie in `set`: free it. */
+static sh_bench_options as_bench(const sh_scaling_options *o, const char ***set) {
   sh_bench_options b = {.config = o->config, .shapes = o->shapes};
-  const char **set = sh_calloc((size_t)o->nset + 1, sizeof *set);
+  *set = sh_calloc((size_t)o->nset + 1, sizeof **set);
   for (int i = 0; i < o->nset; i++)
-    if (strncmp(o->set[i], "machine.", 8) != 0) set[b.nset++] = o->set[i];
-  b.set = set;
-  sh_status status = sh_bench_shapes(&b, shape, n);
-  free(set);
-  return status;
+    if (strncmp(o->set[i], "machine.", 8) != 0) (*set)[b.nset++] = o->set[i];
+  b.set = *set;
+  return b;
 }
 
 /* A recipe alone is called as its file. */
@@ -58,7 +46,11 @@ static void name_shape(sh_bench_shape *s, const char *config) {
 
 static sh_status read_request(request *q) {
   const sh_scaling_options *o = q->o;
-  SH_TRY(read_shapes(o, q->shape, &q->nshapes));
+  const char **set;
+  sh_bench_options b = as_bench(o, &set);
+  sh_status status = sh_bench_shapes(&b, q->shape, &q->nshapes);
+  free(set);
+  SH_TRY(status);
   for (int i = 0; i < q->nshapes; i++) {
     name_shape(&q->shape[i], o->config);
     SH_TRY(sh_bench_choose_data(&q->shape[i], false));
@@ -133,6 +125,15 @@ typedef struct outcome {
   double mib; /* of memory a rank */
 } outcome;
 
+static void predict(const request *q, const sh_config *conf, const sh_work *w, const sh_model *m, outcome *x) {
+  count_params(&m->params, conf, &x->c);
+  for (int i = 0; i < m->ncalls; i++) count_tensor(&m->call[i], x->c.tensor, &x->c);
+  batch_of(q, conf, w, &x->c);
+  sh_memory memory = memory_of(conf, m, w, &x->c);
+  x->mib = (double)sh_memory_total(&memory) / 1048576;
+  x->p = sh_scaling_predict(&q->file.machine, w, &x->c);
+}
+
 static sh_status try_grid(const request *q, const sh_bench_shape *s, const sh_work *w, int64_t nodes, int64_t tensor,
                           outcome *x) {
   const sh_config *conf = &s->conf;
@@ -152,19 +153,15 @@ static sh_status try_grid(const request *q, const sh_bench_shape *s, const sh_wo
     return sh_fail(SH_ERR_USAGE, "parallel.tensor = %lld does not divide %lld ranks", (long long)tensor,
                    (long long)ranks);
   sh_model m;
-  SH_TRY(sh_model_create(&m, &conf->model, NULL, conf->parallel.sequence));
+  sh_status status = sh_model_create(&m, &conf->model, NULL, conf->parallel.sequence);
   c->block_alone = (double)m.params.block;
   sh_model_destroy(&m);
+  SH_TRY(status);
   sh_axis group = {.name = "tensor", .size = (int)tensor};
-  SH_TRY(sh_model_create(&m, &conf->model, &group, conf->parallel.sequence));
-  count_params(&m.params, conf, c);
-  for (int i = 0; i < m.ncalls; i++) count_tensor(&m.call[i], (double)tensor, c);
-  batch_of(q, conf, w, c);
-  sh_memory memory = memory_of(conf, &m, w, c);
-  x->mib = (double)sh_memory_total(&memory) / 1048576;
-  x->p = sh_scaling_predict(&q->file.machine, w, c);
+  status = sh_model_create(&m, &conf->model, &group, conf->parallel.sequence);
+  if (status == SH_OK) predict(q, conf, w, &m, x);
   sh_model_destroy(&m);
-  return SH_OK;
+  return status;
 }
 
 /* With `best` the fastest of all powers of two that can share layers and fit into a node. */
@@ -259,8 +256,7 @@ static sh_status plan_all(request *q, FILE *out) {
 /* Every rank reads the same files. */
 sh_status sh_scaling(struct sh_world *world, const sh_scaling_options *o, FILE *out) {
   sh_grid grid;
-  SH_TRY(sh_grid_create(&grid, sh_world_comm(world), 1));
-  sh_log_setup(grid.world.index, grid.world.size);
+  SH_TRY(sh_grid_open(&grid, world));
   request *q = sh_calloc(1, sizeof *q);
   q->o = o;
   bool first = grid.world.index == 0;
@@ -277,11 +273,9 @@ sh_status sh_scaling(struct sh_world *world, const sh_scaling_options *o, FILE *
 }
 
 bool sh_scaling_wants_threads(const sh_scaling_options *o) {
-  sh_bench_shape *shape = sh_calloc(SH_BENCH_SHAPES, sizeof *shape);
-  int n = 0;
-  bool wants = false;
-  if (o->measure && read_shapes(o, shape, &n) == SH_OK)
-    for (int i = 0; i < n; i++) wants |= !strcmp(shape[i].conf.comm.progress, "thread");
-  free(shape);
+  const char **set;
+  sh_bench_options b = as_bench(o, &set);
+  bool wants = o->measure && sh_bench_wants_threads(&b);
+  free(set);
   return wants;
 }

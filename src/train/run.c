@@ -21,13 +21,7 @@
 
 void sh_list_keys(FILE *out) { sh_config_list(out); }
 
-/* All ranks beside each other: enough to read a configuration, which says how they share layers. */
-static sh_status open_grid(struct sh_world *world, sh_grid *grid) {
-  SH_TRY(sh_grid_create(grid, sh_world_comm(world), 1));
-  sh_log_setup(grid->world.index, grid->world.size);
-  return SH_OK;
-}
-
+/* The grid that reads a configuration, or the one whose ranks share layers as it says. */
 static sh_status share_layers(struct sh_world *world, const sh_config *c, sh_grid *grid) {
   if (c->parallel.tensor == 1) return SH_OK;
   sh_grid_destroy(grid);
@@ -116,7 +110,7 @@ static void conclude(const sh_trainer *t) {
 sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
   sh_grid grid;
   sh_config c;
-  SH_TRY(open_grid(world, &grid));
+  SH_TRY(sh_grid_open(&grid, world));
   sh_status status = read_config(&grid, o, &c);
   if (status == SH_OK) status = check_grid(&c, grid.world.size);
   if (status == SH_OK) status = share_layers(world, &c, &grid);
@@ -218,7 +212,7 @@ static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
 sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
   sh_grid grid;
   sh_trainer t = {0};
-  SH_TRY(open_grid(world, &grid));
+  SH_TRY(sh_grid_open(&grid, world));
   sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = evaluate_loaded(&t, o);
   unload(&t, &grid);
@@ -228,7 +222,7 @@ sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
 sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   sh_grid grid;
   sh_trainer t = {0};
-  SH_TRY(open_grid(world, &grid));
+  SH_TRY(sh_grid_open(&grid, world));
   sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
   unload(&t, &grid);
