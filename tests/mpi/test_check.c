@@ -8,18 +8,15 @@
 #include "mpi/check.h"
 #include "mpi/coll.h"
 #include "mpi/exchange.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 
-static char folder[256], data[300];
+static const char *data;
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
+  assert_all(folder_make(state) == 0);
   train_data d = {.users = 64, .items = 60, .least = 3, .most = 20, .times = true, .seed = 1};
-  if (mpi_rank() == 0) train_data_write(&d, data);
-  MPI_Barrier(MPI_COMM_WORLD);
+  data = train_data_write(&d, "data.h5");
 }
 
 static void test_training(void **state) {
@@ -44,11 +41,7 @@ static void test_training(void **state) {
   }
 }
 
-static void test_end(void **state) {
-  (void)state;
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
-}
+static void test_end(void **state) { folder_remove(state); }
 
 /* The last rank does something else than the others; test_check.sh knows these lines by their words. */
 static void wrong(int number) {

@@ -9,34 +9,7 @@
 #include "mpi/h5par.h"
 #include "shoal/checkpoint.h"
 #include "support/checkpoint_content.h"
-
-static char dir[256];
-
-static const char *in_dir(const char *name) {
-  static char path[4][512];
-  static int next;
-  next = (next + 1) % 4;
-  snprintf(path[next], sizeof path[next], "%s/%s", dir, name);
-  return path[next];
-}
-
-static int setup(void **state) {
-  (void)state;
-  const char *tmp = getenv("TMPDIR");
-  bool good = true;
-  snprintf(dir, sizeof dir, "%s/shoal-ckpt-XXXXXX", tmp ? tmp : "/tmp");
-  if (mpi_rank() == 0) good = mkdtemp(dir);
-  MPI_Bcast(dir, sizeof dir, MPI_CHAR, 0, MPI_COMM_WORLD);
-  return mpi_verdict(good, "set up", __FILE__, __LINE__) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  char command[300];
-  snprintf(command, sizeof command, "rm -rf '%s'", dir);
-  MPI_Barrier(MPI_COMM_WORLD);
-  return mpi_rank() == 0 ? system(command) : 0;
-}
+#include "support/folder.h"
 
 /* Write state `salt` on a grid over `comm`. */
 static sh_status write_on(MPI_Comm comm, int tensor, const char *folder, int scale, int salt) {
@@ -115,14 +88,14 @@ static void content_does_not_depend_on_the_grid(void **state) {
   (void)state;
   for (int tensor = 1; tensor <= mpi_size(); tensor *= 2) {
     if (mpi_size() % tensor) continue;
-    char many[512];
-    snprintf(many, sizeof many, "%s/tensor-%d", dir, tensor);
-    assert_all(write_on(MPI_COMM_WORLD, tensor, many, 2, 1) == SH_OK);
+    char many[64];
+    snprintf(many, sizeof many, "tensor-%d", tensor);
+    assert_all(write_on(MPI_COMM_WORLD, tensor, in_folder(many), 2, 1) == SH_OK);
     bool good = true;
     if (mpi_rank() == 0) {
-      snprintf(many, sizeof many, "%s/tensor-%d/latest.h5", dir, tensor);
-      good = write_on(MPI_COMM_SELF, 1, in_dir("one"), 2, 1) == SH_OK;
-      good = good && same_content(in_dir("one/latest.h5"), many) && whole(many);
+      snprintf(many, sizeof many, "tensor-%d/latest.h5", tensor);
+      good = write_on(MPI_COMM_SELF, 1, in_folder("one"), 2, 1) == SH_OK;
+      good = good && same_content(in_folder("one/latest.h5"), in_folder(many)) && whole(in_folder(many));
     }
     assert_all(good);
   }
@@ -133,19 +106,19 @@ static void read_on_another_grid(void **state) {
   (void)state;
   int64_t bad = 0;
   MPI_Comm half;
-  assert_all(write_on(MPI_COMM_WORLD, 1, in_dir("ckpt"), 2, 1) == SH_OK);
-  assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
+  assert_all(write_on(MPI_COMM_WORLD, 1, in_folder("ckpt"), 2, 1) == SH_OK);
+  assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
   MPI_Comm_split(MPI_COMM_WORLD, mpi_rank() % 2, 0, &half);
-  assert_all(read_on(half, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
+  assert_all(read_on(half, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
   MPI_Comm_free(&half);
-  assert_all(read_on(MPI_COMM_SELF, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
+  assert_all(read_on(MPI_COMM_SELF, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
   for (int tensor = 2; tensor <= mpi_size(); tensor *= 2)
     if (mpi_size() % tensor == 0)
-      assert_all(read_on(MPI_COMM_WORLD, tensor, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
+      assert_all(read_on(MPI_COMM_WORLD, tensor, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
   /* and written by one, read by all */
-  sh_status status = mpi_rank() == 0 ? write_on(MPI_COMM_SELF, 1, in_dir("single"), 2, 4) : SH_OK;
+  sh_status status = mpi_rank() == 0 ? write_on(MPI_COMM_SELF, 1, in_folder("single"), 2, 4) : SH_OK;
   assert_all(status == SH_OK);
-  assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("single/latest.h5"), 2, 4, &bad) == SH_OK && bad == 0);
+  assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("single/latest.h5"), 2, 4, &bad) == SH_OK && bad == 0);
 }
 
 static void stored_config(void **state) {
@@ -153,11 +126,11 @@ static void stored_config(void **state) {
   sh_grid g;
   sh_config config;
   MPI_Comm world = MPI_COMM_WORLD;
-  assert_all(write_on(MPI_COMM_WORLD, 1, in_dir("ckpt"), 3, 1) == SH_OK);
+  assert_all(write_on(MPI_COMM_WORLD, 1, in_folder("ckpt"), 3, 1) == SH_OK);
   assert_all(sh_grid_create(&g, &world, 1) == SH_OK);
-  assert_all(sh_ckpt_read_config(&g, in_dir("ckpt/latest.h5"), &config) == SH_OK);
+  assert_all(sh_ckpt_read_config(&g, in_folder("ckpt/latest.h5"), &config) == SH_OK);
   assert_all(config.model.layers == 3 && config.model.width == 50);
-  assert_all(sh_ckpt_read_config(&g, in_dir("ckpt/none.h5"), &config) == SH_ERR_DATA);
+  assert_all(sh_ckpt_read_config(&g, in_folder("ckpt/none.h5"), &config) == SH_ERR_DATA);
   sh_grid_destroy(&g);
 }
 
@@ -168,29 +141,29 @@ static void damage_is_seen_by_all(void **state) {
                                        "/tables/item/offsets"};
   int64_t bad = 0;
   for (int i = 0; i < 4; i++) {
-    assert_all(write_on(MPI_COMM_WORLD, 1, in_dir("ckpt"), 2, 1) == SH_OK);
+    assert_all(write_on(MPI_COMM_WORLD, 1, in_folder("ckpt"), 2, 1) == SH_OK);
     if (mpi_rank() == 0) {
       sh_grid alone;
       sh_h5 *f;
       int64_t at = 0;
       char byte = 77;
       sh_grid_single(&alone);
-      if (sh_h5_open(&f, in_dir("ckpt/latest.h5"), &alone.world) != SH_OK) abort();
+      if (sh_h5_open(&f, in_folder("ckpt/latest.h5"), &alone.world) != SH_OK) abort();
       if (sh_h5_offset(f, arrays[i], &at) != SH_OK) abort();
       sh_h5_close(f, false);
-      int fd = open(in_dir("ckpt/latest.h5"), O_RDWR);
+      int fd = open(in_folder("ckpt/latest.h5"), O_RDWR);
       if (pwrite(fd, &byte, 1, (off_t)at + 18) != 1) abort();
       close(fd);
     }
     MPI_Barrier(MPI_COMM_WORLD);
-    assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_ERR_DATA);
+    assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_ERR_DATA);
     assert_all(strstr(sh_error_message(), arrays[i]) && strstr(sh_error_message(), "damaged"));
   }
-  assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("ckpt/latest.h5"), 1, 1, &bad) == SH_ERR_DATA);
+  assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("ckpt/latest.h5"), 1, 1, &bad) == SH_ERR_DATA);
   assert_all(strstr(sh_error_message(), "model.layers: 2, not 1"));
-  if (mpi_rank() == 0 && truncate(in_dir("ckpt/latest.h5"), 70000) != 0) abort();
+  if (mpi_rank() == 0 && truncate(in_folder("ckpt/latest.h5"), 70000) != 0) abort();
   MPI_Barrier(MPI_COMM_WORLD);
-  assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_ERR_DATA);
+  assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_ERR_DATA);
 }
 
 /* Each rank in turn may only write small files: SH_ERR_CKPT on all, what was there stays, nothing is left over. */
@@ -198,31 +171,31 @@ static void no_space(void **state) {
   (void)state;
   struct rlimit full, small;
   int64_t bad = 0;
-  assert_all(write_on(MPI_COMM_WORLD, 1, in_dir("ckpt"), 2, 1) == SH_OK);
+  assert_all(write_on(MPI_COMM_WORLD, 1, in_folder("ckpt"), 2, 1) == SH_OK);
   getrlimit(RLIMIT_FSIZE, &full);
   for (int who = 0; who < mpi_size(); who++) {
     small = full;
     small.rlim_cur = 100 << 10;
     if (mpi_rank() == who) setrlimit(RLIMIT_FSIZE, &small);
-    sh_status status = write_on(MPI_COMM_WORLD, 1, in_dir("ckpt"), 16, 7);
+    sh_status status = write_on(MPI_COMM_WORLD, 1, in_folder("ckpt"), 16, 7);
     setrlimit(RLIMIT_FSIZE, &full);
     assert_all(status == SH_ERR_CKPT);
-    assert_all(access(in_dir("ckpt/step-000000000107.h5"), F_OK) != 0);
-    assert_all(access(in_dir("ckpt/step-000000000107.h5.partial"), F_OK) != 0);
+    assert_all(access(in_folder("ckpt/step-000000000107.h5"), F_OK) != 0);
+    assert_all(access(in_folder("ckpt/step-000000000107.h5.partial"), F_OK) != 0);
   }
-  assert_all(read_on(MPI_COMM_WORLD, 1, in_dir("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
-  if (mpi_rank() == 0) fclose(fopen(in_dir("file"), "w"));
+  assert_all(read_on(MPI_COMM_WORLD, 1, in_folder("ckpt/latest.h5"), 2, 1, &bad) == SH_OK && bad == 0);
+  if (mpi_rank() == 0) fclose(fopen(in_folder("file"), "w"));
   MPI_Barrier(MPI_COMM_WORLD);
-  assert_all(write_on(MPI_COMM_WORLD, 1, in_dir("file"), 1, 1) == SH_ERR_CKPT);
+  assert_all(write_on(MPI_COMM_WORLD, 1, in_folder("file"), 1, 1) == SH_ERR_CKPT);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(content_does_not_depend_on_the_grid, setup, teardown),
-      cmocka_unit_test_setup_teardown(read_on_another_grid, setup, teardown),
-      cmocka_unit_test_setup_teardown(stored_config, setup, teardown),
-      cmocka_unit_test_setup_teardown(damage_is_seen_by_all, setup, teardown),
-      cmocka_unit_test_setup_teardown(no_space, setup, teardown),
+      cmocka_unit_test_setup_teardown(content_does_not_depend_on_the_grid, folder_make, folder_remove),
+      cmocka_unit_test_setup_teardown(read_on_another_grid, folder_make, folder_remove),
+      cmocka_unit_test_setup_teardown(stored_config, folder_make, folder_remove),
+      cmocka_unit_test_setup_teardown(damage_is_seen_by_all, folder_make, folder_remove),
+      cmocka_unit_test_setup_teardown(no_space, folder_make, folder_remove),
   };
   return mpi_run_tests(tests);
 }

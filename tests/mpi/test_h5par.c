@@ -9,37 +9,18 @@
 #include "mpi/coll.h"
 #include "mpi/h5par.h"
 #include "mpi/internal.h"
+#include "support/folder.h"
 
 static sh_grid grid;
-static char dir[256];
-
-/* Every rank's own buffer: a caller may hold two paths at a time. */
-static const char *in_dir(const char *name) {
-  static char path[2][512];
-  static int next;
-  next ^= 1;
-  snprintf(path[next], sizeof path[next], "%s/%s", dir, name);
-  return path[next];
-}
 
 static int setup(void **state) {
-  (void)state;
   MPI_Comm world = MPI_COMM_WORLD;
-  const char *tmp = getenv("TMPDIR");
-  bool good = sh_grid_create(&grid, &world, 1) == SH_OK;
-  snprintf(dir, sizeof dir, "%s/shoal-h5-XXXXXX", tmp ? tmp : "/tmp");
-  if (mpi_rank() == 0) good = good && mkdtemp(dir);
-  MPI_Bcast(dir, sizeof dir, MPI_CHAR, 0, MPI_COMM_WORLD);
-  return mpi_verdict(good, "set up", __FILE__, __LINE__) ? 0 : -1;
+  return sh_grid_create(&grid, &world, 1) == SH_OK ? folder_make(state) : -1;
 }
 
 static int teardown(void **state) {
-  (void)state;
-  char command[300];
-  snprintf(command, sizeof command, "rm -rf '%s'", dir);
-  MPI_Barrier(MPI_COMM_WORLD);
   sh_grid_destroy(&grid);
-  return mpi_rank() == 0 ? system(command) : 0;
+  return folder_remove(state);
 }
 
 static const int64_t R = 101, C = 12;
@@ -118,11 +99,11 @@ static void same_bytes_on_any_number_of_ranks(void **state) {
   (void)state;
   sh_grid alone;
   sh_grid_single(&alone);
-  assert_all(make(in_dir("many.h5"), &grid.world) == SH_OK);
+  assert_all(make(in_folder("many.h5"), &grid.world) == SH_OK);
   bool good = true;
   usleep(1100000); /* no time of day may be in it */
   if (mpi_rank() == 0)
-    good = make(in_dir("one.h5"), &alone.world) == SH_OK && same_files(in_dir("one.h5"), in_dir("many.h5"));
+    good = make(in_folder("one.h5"), &alone.world) == SH_OK && same_files(in_folder("one.h5"), in_folder("many.h5"));
   assert_all(good);
 }
 
@@ -144,8 +125,8 @@ static sh_status note_attr(sh_h5 *f, const char *object, const char *name, void 
 static void read_back(void **state) {
   (void)state;
   sh_h5 *f;
-  assert_all(make(in_dir("many.h5"), &grid.world) == SH_OK);
-  assert_all(sh_h5_open(&f, in_dir("many.h5"), &grid.world) == SH_OK);
+  assert_all(make(in_folder("many.h5"), &grid.world) == SH_OK);
+  assert_all(sh_h5_open(&f, in_folder("many.h5"), &grid.world) == SH_OK);
   /* another cut than the writer's: columns of the rows array, into a strided place, and as double */
   int n = grid.world.size, me = grid.world.index;
   int64_t left = C * me / n, right = C * (me + 1) / n, w = right - left;
@@ -178,8 +159,8 @@ static void names_and_attributes(void **state) {
   int64_t dim[2], i = 0, offset = 0;
   double x = 0;
   char text[32], kind;
-  assert_all(make(in_dir("many.h5"), &grid.world) == SH_OK);
-  assert_all(sh_h5_open(&f, in_dir("many.h5"), &grid.world) == SH_OK);
+  assert_all(make(in_folder("many.h5"), &grid.world) == SH_OK);
+  assert_all(sh_h5_open(&f, in_folder("many.h5"), &grid.world) == SH_OK);
   assert_all(sh_h5_array_info(f, "/a/rows", &type, &ndim, dim) == SH_OK);
   assert_all(type == SH_H5_F32 && ndim == 2 && dim[0] == R && dim[1] == C);
   assert_all(sh_h5_array_info(f, "/a/empty", &type, &ndim, dim) == SH_OK && dim[0] == 0 && type == SH_H5_U8);
@@ -203,7 +184,7 @@ static void names_and_attributes(void **state) {
   assert_all(sh_h5_each_attr(f, "/run", note_attr, NULL) == SH_OK && visited == 20);
   assert_all(!strncmp(seen, "key00 key01 ", 12));
   assert_all(sh_h5_offset(f, "/big", &offset) == SH_OK && offset > 0 && offset % 4096 == 0);
-  int fd = open(in_dir("many.h5"), O_RDONLY);
+  int fd = open(in_folder("many.h5"), O_RDONLY);
   double at[2];
   assert_all(pread(fd, at, sizeof at, (off_t)(offset + 8 * 100)) == sizeof at && at[0] == 100 && at[1] == 101);
   close(fd);
@@ -214,18 +195,18 @@ static void failures_agree(void **state) {
   (void)state;
   sh_h5 *f;
   float x[16];
-  assert_all(sh_h5_open(&f, in_dir("missing.h5"), &grid.world) == SH_ERR_DATA);
-  assert_all(sh_h5_create(&f, in_dir("no/such/folder.h5"), &grid.world) == SH_ERR_INTERNAL);
+  assert_all(sh_h5_open(&f, in_folder("missing.h5"), &grid.world) == SH_ERR_DATA);
+  assert_all(sh_h5_create(&f, in_folder("no/such/folder.h5"), &grid.world) == SH_ERR_INTERNAL);
   if (mpi_rank() == 0) {
-    FILE *text = fopen(in_dir("text.h5"), "w");
+    FILE *text = fopen(in_folder("text.h5"), "w");
     fprintf(text, "not what it seems\n");
     fclose(text);
   }
   MPI_Barrier(MPI_COMM_WORLD);
-  assert_all(sh_h5_open(&f, in_dir("text.h5"), &grid.world) == SH_ERR_DATA);
+  assert_all(sh_h5_open(&f, in_folder("text.h5"), &grid.world) == SH_ERR_DATA);
   assert_all(strstr(sh_error_message(), "not an HDF5 file"));
-  assert_all(make(in_dir("many.h5"), &grid.world) == SH_OK);
-  assert_all(sh_h5_open(&f, in_dir("many.h5"), &grid.world) == SH_OK);
+  assert_all(make(in_folder("many.h5"), &grid.world) == SH_OK);
+  assert_all(sh_h5_open(&f, in_folder("many.h5"), &grid.world) == SH_OK);
   /* only the last rank asks for too much; all are told */
   int64_t rows = mpi_rank() == mpi_size() - 1 ? R + 1 : 1;
   assert_all(sh_h5_read(f, "/a/rows", SH_H5_F32, (int64_t[2]){0, 0}, (int64_t[2]){rows, 1}, 0, x) == SH_ERR_DATA);
@@ -233,9 +214,9 @@ static void failures_agree(void **state) {
   assert_all(sh_h5_read(f, "/a/none", SH_H5_F32, (int64_t[2]){0, 0}, (int64_t[2]){1, 1}, 0, x) == SH_ERR_DATA);
   assert_all(sh_h5_array_info(f, "/a", NULL, NULL, NULL) == SH_ERR_DATA);
   assert_all(sh_h5_close(f, false) == SH_OK);
-  if (mpi_rank() == 0 && truncate(in_dir("many.h5"), 5000) != 0) abort();
+  if (mpi_rank() == 0 && truncate(in_folder("many.h5"), 5000) != 0) abort();
   MPI_Barrier(MPI_COMM_WORLD);
-  assert_all(sh_h5_open(&f, in_dir("many.h5"), &grid.world) == SH_ERR_DATA);
+  assert_all(sh_h5_open(&f, in_folder("many.h5"), &grid.world) == SH_ERR_DATA);
 }
 
 /* One rank after another may write only a little: an error on all, no hang, and the process ends in order. */
@@ -251,7 +232,7 @@ static void no_space_on_one_rank(void **state) {
       int64_t first, last;
       own_rows(who, mpi_size(), &first, &last);
       if (mpi_rank() == who) setrlimit(RLIMIT_FSIZE, &small);
-      sh_status status = make(in_dir("full.h5"), &grid.world);
+      sh_status status = make(in_folder("full.h5"), &grid.world);
       setrlimit(RLIMIT_FSIZE, &full);
       /* a rank without a byte beyond its limit may succeed */
       bool little = who > 0 && (last - first == 0 || kilobytes > 0) && status == SH_OK;

@@ -13,6 +13,7 @@
 #include "mpi/exchange.h"
 #include "mpi/internal.h"
 #include "mpi/progress.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 
 static const char *const modes[] = {"none", "poll", "thread"};
@@ -181,14 +182,8 @@ static void test_thread_goes_on(void **state) {
 
 /* Some steps of training, parameters and rows and losses to the bit. */
 static void test_training(void **state) {
-  (void)state;
-  char folder[256], data[300];
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  train_data d = {.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1};
-  if (mpi_rank() == 0) train_data_write(&d, data);
-  MPI_Barrier(MPI_COMM_WORLD);
+  assert_all(folder_make(state) == 0);
+  const char *data = train_data_write(&train_usual, "data.h5");
   sh_grid g = grid_of(1);
   for (int l = 0; l < 4; l++) {
     char what[TRAIN_WHAT];
@@ -209,8 +204,7 @@ static void test_training(void **state) {
     train_free(&first);
   }
   sh_grid_destroy(&g);
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

@@ -5,24 +5,20 @@
 
 #include <string.h>
 
+#include "support/folder.h"
 #include "support/train_data.h"
 #include "train/memory.h"
 
 enum { STEPS = 3, MODES = 3 };
 static const char *const modes[MODES] = {"none", "attention", "layer"};
-static char folder[256], data[300];
+static const char *data;
 static sh_grid grid;
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  if (mpi_rank() == 0) { /* as long for everyone: every batch has the same size */
-    train_data d = {.users = 64, .items = 60, .least = 40, .most = 40, .times = true, .seed = 3};
-    train_data_write(&d, data);
-  }
-  MPI_Barrier(MPI_COMM_WORLD);
+  assert_all(folder_make(state) == 0);
+  /* as long for everyone: every batch has the same size */
+  train_data d = {.users = 64, .items = 60, .least = 40, .most = 40, .times = true, .seed = 3};
+  data = train_data_write(&d, "data.h5");
   MPI_Comm world = MPI_COMM_WORLD;
   assert_all(sh_grid_create(&grid, &world, 1) == SH_OK);
 }
@@ -112,10 +108,8 @@ static void test_allocations(void **state) {
 }
 
 static void test_end(void **state) {
-  (void)state;
   sh_grid_destroy(&grid);
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

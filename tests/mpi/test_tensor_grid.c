@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "support/folder.h"
 #include "support/train_data.h"
 #include "train/eval.h"
 
@@ -14,19 +15,12 @@ static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what anoth
  * sum is off by more than a share is: parameters of such arrays by .7 % on eight ranks. */
 static const double wire_loss_tolerance = 5e-3, wire_param_tolerance = 1e-2;
 
-static char folder[256], data[300];
+static const char *data;
 static sh_grid self;
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  if (mpi_rank() == 0)
-    train_data_write(
-        &(train_data){.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1},
-        data);
-  MPI_Barrier(MPI_COMM_WORLD);
+  assert_all(folder_make(state) == 0);
+  data = train_data_write(&train_usual, "data.h5");
   MPI_Comm alone = MPI_COMM_SELF;
   assert_all(sh_grid_create(&self, &alone, 1) == SH_OK);
 }
@@ -69,22 +63,16 @@ static bool train_between(outcome *o, const sh_config *c, sh_grid *g, const char
 static bool train(outcome *o, const sh_config *c, sh_grid *g) { return train_between(o, c, g, NULL, STEPS, NULL); }
 
 static bool alone(outcome *o, const sh_config *c) {
-  int good = mpi_rank() > 0 || train(o, c, &self);
-  MPI_Bcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD);
-  if (!good) return false;
-  float *mine = o->run.value;
-  MPI_Bcast(o, sizeof *o, MPI_BYTE, 0, MPI_COMM_WORLD);
-  o->run.value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(o->run.n + 1)) : mine;
-  MPI_Bcast(o->run.value, (int)o->run.n, MPI_FLOAT, 0, MPI_COMM_WORLD);
-  return true;
+  bool good = train_share(&o->run, mpi_rank() == 0 && train(o, c, &self));
+  MPI_Bcast(&o->metrics, sizeof o->metrics, MPI_BYTE, 0, MPI_COMM_WORLD);
+  return good;
 }
 
 /* Half of the steps on a grid with `first` ranks in a tensor group, the other half, from a checkpoint, with `second`.
  */
 static bool train_halves(outcome *o, const sh_config *c, int first, int second) {
   MPI_Comm world = MPI_COMM_WORLD;
-  char between[400];
-  snprintf(between, sizeof between, "%s/ckpt", folder);
+  const char *between = in_folder("ckpt");
   for (int half = 0; half < 2; half++) {
     sh_grid grid;
     sh_config mine = *c;
@@ -167,10 +155,8 @@ static void test_grids(void **state) {
 }
 
 static void test_end(void **state) {
-  (void)state;
   sh_grid_destroy(&self);
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

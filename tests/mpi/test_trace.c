@@ -8,22 +8,19 @@
 #include "core/arena.h"
 #include "core/trace.h"
 #include "shoal/shoal_mpi.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 #include "train/trace_file.h"
 
 enum { FIRST = 4, LAST = 6, STEPS = 8, RANKS = 8 };
 
-static char folder[256], data[300], trace[320];
+static const char *data, *trace;
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(trace, sizeof trace, "%s/trace.json", folder);
+  assert_all(folder_make(state) == 0);
+  trace = in_folder("trace.json");
   train_data d = {.users = 64, .items = 60, .least = 3, .most = 20, .times = true, .seed = 1};
-  if (mpi_rank() == 0) train_data_write(&d, data);
-  MPI_Barrier(MPI_COMM_WORLD);
+  data = train_data_write(&d, "data.h5");
 }
 
 static cJSON *parse(const char *path) {
@@ -169,7 +166,7 @@ static void test_no_bit_no_allocation(void **state) {
   assert_all(train_whole(&plain, &c, &grid, STEPS));
   assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
   sh_train_options o = {.trace_first = FIRST, .trace_last = LAST};
-  assert_all(sh_tracer_open(&x, &o, &grid.world, folder) == SH_OK);
+  assert_all(sh_tracer_open(&x, &o, &grid.world, folder_name()) == SH_OK);
   bool quiet = true;
   for (int step = 1; step <= STEPS; step++) {
     sh_tracer_before(&x, step);
@@ -193,10 +190,10 @@ static void test_no_bit_no_allocation(void **state) {
 /* The same by the whole run, into a file of a name of its own. */
 static void test_run(void **state) {
   (void)state;
-  char set[2][360], path[320];
-  snprintf(path, sizeof path, "%s/other.json", folder);
+  char set[2][360];
+  const char *path = in_folder("other.json");
   snprintf(set[0], sizeof set[0], "data.path=%s", data);
-  snprintf(set[1], sizeof set[1], "train.out=%s/run", folder);
+  snprintf(set[1], sizeof set[1], "train.out=%s", in_folder("run"));
   const char *more[] = {"model.width=16", "model.heads=2", "model.layers=2",   "model.max_len=12",
                         "batch.users=16", "train.steps=8", "loss.negatives=8", "comm.bucket=1024",
                         set[0],           set[1]};
@@ -210,11 +207,7 @@ static void test_run(void **state) {
   sh_world_close(world);
 }
 
-static void test_end(void **state) {
-  (void)state;
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
-}
+static void test_end(void **state) { folder_remove(state); }
 
 int main(void) {
   const struct CMUnitTest tests[] = {

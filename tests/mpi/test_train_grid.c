@@ -6,55 +6,35 @@
 #include <string.h>
 
 #include "core/threads.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
 static const double bf16_tolerance = 5e-3;
 
-static char folder[256], data[300], tiny_data[300], timeless_data[300], even_data[300];
+static const char *data, *tiny_data, *timeless_data, *even_data;
 static sh_grid grid, self;
 
 /* The first test and the last make and remove what the others use. */
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(tiny_data, sizeof tiny_data, "%s/tiny.h5", folder);
-  snprintf(timeless_data, sizeof timeless_data, "%s/timeless.h5", folder);
-  snprintf(even_data, sizeof even_data, "%s/even.h5", folder);
-  if (mpi_rank() == 0) {
-    train_data d = {.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1};
-    train_data_write(&d, data);
-    d.times = false;
-    train_data_write(&d, timeless_data);
-    d = (train_data){.users = 40, .items = 3, .least = 2, .most = 9, .times = true, .seed = 2};
-    train_data_write(&d, tiny_data);
-    d = (train_data){.users = 64, .items = 60, .least = 20, .most = 20, .times = true, .seed = 3};
-    train_data_write(&d, even_data);
-  }
-  MPI_Barrier(MPI_COMM_WORLD);
+  assert_all(folder_make(state) == 0);
+  train_data d = train_usual;
+  data = train_data_write(&d, "data.h5");
+  d.times = false;
+  timeless_data = train_data_write(&d, "timeless.h5");
+  d = (train_data){.users = 40, .items = 3, .least = 2, .most = 9, .times = true, .seed = 2};
+  tiny_data = train_data_write(&d, "tiny.h5");
+  d = (train_data){.users = 64, .items = 60, .least = 20, .most = 20, .times = true, .seed = 3};
+  even_data = train_data_write(&d, "even.h5");
   MPI_Comm world = MPI_COMM_WORLD, alone = MPI_COMM_SELF;
   assert_all(sh_grid_create(&grid, &world, 1) == SH_OK && sh_grid_create(&self, &alone, 1) == SH_OK);
-}
-
-/* The same on one rank, computed by rank 0 and sent to all: ranks share the cores of this machine. */
-static bool alone(train_run *r, const sh_config *c, int steps) {
-  int good = mpi_rank() > 0 || train_whole(r, c, &self, steps);
-  MPI_Bcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD);
-  if (!good) return false;
-  float *mine = r->value;
-  MPI_Bcast(r, sizeof *r, MPI_BYTE, 0, MPI_COMM_WORLD);
-  r->value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(r->n + 1)) : mine;
-  MPI_Bcast(r->value, (int)r->n, MPI_FLOAT, 0, MPI_COMM_WORLD);
-  return true;
 }
 
 /* One rank trains `want`, all ranks `got`. */
 static void compare(const sh_config *want, const sh_config *got, double param, const char *what) {
   train_run one = {0}, all = {0};
-  assert_all(alone(&one, want, STEPS));
+  assert_all(train_alone(&one, want, &self, STEPS));
   assert_all(train_whole(&all, got, &grid, STEPS));
   assert_all(train_rounding(&all, &one, loss_tolerance, param, what));
   train_free(&one);
@@ -107,8 +87,8 @@ static void test_bf16(void **state) {
     c = full;
     snprintf(c.train.precision, sizeof c.train.precision, "bf16");
     train_run one = {0}, half = {0}, all = {0};
-    assert_all(alone(&one, &full, STEPS));
-    assert_all(alone(&half, &c, STEPS));
+    assert_all(train_alone(&one, &full, &self, STEPS));
+    assert_all(train_alone(&half, &c, &self, STEPS));
     assert_all(train_whole(&all, &c, &grid, STEPS));
     assert_all(close_losses(&all, &one, m == 0 ? STEPS : STEPS / 4, what));
     assert_all(close_losses(&all, &half, m != 2 ? STEPS : STEPS / 4, what));
@@ -220,11 +200,9 @@ static void test_allocations(void **state) {
 }
 
 static void test_end(void **state) {
-  (void)state;
   sh_grid_destroy(&grid);
   sh_grid_destroy(&self);
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

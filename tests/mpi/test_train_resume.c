@@ -4,12 +4,13 @@
 
 #include <string.h>
 
+#include "support/folder.h"
 #include "support/train_data.h"
 
 enum { STEPS = 30, EPOCH = 4 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
 
-static char folder[256], data[300], checkpoints[300], latest[320];
+static const char *data, *checkpoints, *latest;
 static sh_grid grid, self, fewer; /* all ranks; each alone; all but the last */
 static MPI_Comm fewer_comm = MPI_COMM_NULL;
 
@@ -18,14 +19,10 @@ static const int cases[][2] = {{0, 0}, {1, 2}, {2, 3}, {3, 3}, {0, 1}};
 enum { CASES = sizeof cases / sizeof cases[0] };
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(checkpoints, sizeof checkpoints, "%s/ckpt", folder);
-  snprintf(latest, sizeof latest, "%s/latest.h5", checkpoints);
+  assert_all(folder_make(state) == 0);
+  checkpoints = in_folder("ckpt"), latest = in_folder("ckpt/latest.h5");
   train_data d = {.users = 16 * EPOCH, .items = 60, .least = 3, .most = 20, .candidates = 50, .times = true, .seed = 1};
-  if (mpi_rank() == 0) train_data_write(&d, data);
+  data = train_data_write(&d, "data.h5");
   MPI_Comm world = MPI_COMM_WORLD, alone = MPI_COMM_SELF;
   MPI_Comm_split(world, mpi_rank() < mpi_size() - 1 ? 0 : MPI_UNDEFINED, mpi_rank(), &fewer_comm);
   assert_all(sh_grid_create(&grid, &world, 1) == SH_OK && sh_grid_create(&self, &alone, 1) == SH_OK);
@@ -186,15 +183,13 @@ static void test_another_model(void **state) {
 }
 
 static void test_end(void **state) {
-  (void)state;
   sh_grid_destroy(&grid);
   sh_grid_destroy(&self);
   if (fewer_comm != MPI_COMM_NULL) {
     sh_grid_destroy(&fewer);
     MPI_Comm_free(&fewer_comm);
   }
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

@@ -6,27 +6,20 @@
 #include <string.h>
 
 #include "core/threads.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
 static const double wire_tolerance = 5e-3;
 
-static char folder[256], data[300], checkpoints[300], latest[320];
+static const char *data, *checkpoints, *latest;
 static sh_grid grid, self;
 
 static void test_begin(void **state) {
-  (void)state;
-  if (mpi_rank() == 0) train_folder_make(folder);
-  MPI_Bcast(folder, sizeof folder, MPI_CHAR, 0, MPI_COMM_WORLD);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(checkpoints, sizeof checkpoints, "%s/ckpt", folder);
-  snprintf(latest, sizeof latest, "%s/latest.h5", checkpoints);
-  if (mpi_rank() == 0)
-    train_data_write(
-        &(train_data){.users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1},
-        data);
-  MPI_Barrier(MPI_COMM_WORLD);
+  assert_all(folder_make(state) == 0);
+  data = train_data_write(&train_usual, "data.h5");
+  checkpoints = in_folder("ckpt"), latest = in_folder("ckpt/latest.h5");
   MPI_Comm world = MPI_COMM_WORLD, alone = MPI_COMM_SELF;
   assert_all(sh_grid_create(&grid, &world, 1) == SH_OK && sh_grid_create(&self, &alone, 1) == SH_OK);
 }
@@ -38,18 +31,6 @@ static sh_config config(int model, bool zero, const char *wire, char what[TRAIN_
   snprintf(c.comm.wire, sizeof c.comm.wire, "%s", wire);
   c.optim.clip = 0.5, c.optim.weight_decay = 0.01;
   return c;
-}
-
-/* The same on one rank, computed by rank 0 and sent to all: ranks share the cores of this machine. */
-static bool alone(train_run *r, const sh_config *c) {
-  int good = mpi_rank() > 0 || train_whole(r, c, &self, STEPS);
-  MPI_Bcast(&good, 1, MPI_INT, 0, MPI_COMM_WORLD);
-  if (!good) return false;
-  float *mine = r->value;
-  MPI_Bcast(r, sizeof *r, MPI_BYTE, 0, MPI_COMM_WORLD);
-  r->value = mpi_rank() > 0 ? sh_malloc(sizeof(float) * (size_t)(r->n + 1)) : mine;
-  MPI_Bcast(r->value, (int)r->n, MPI_FLOAT, 0, MPI_COMM_WORLD);
-  return true;
 }
 
 /* AdamW works by element and sums have one order, so who holds the state changes no bit; nor do buckets or threads. */
@@ -78,7 +59,7 @@ static void test_one_rank(void **state) {
     char what[TRAIN_WHAT];
     sh_config c = train_smooth(config(m, false, "fp32", what));
     train_run one = {0};
-    assert_all(alone(&one, &c));
+    assert_all(train_alone(&one, &c, &self, STEPS));
     for (int k = 0; k < 3; k++) { /* ZeRO, bf16, both */
       train_run all = {0};
       bool half = k > 0;
@@ -255,11 +236,9 @@ static void test_checkpoints(void **state) {
 }
 
 static void test_end(void **state) {
-  (void)state;
   sh_grid_destroy(&grid);
   sh_grid_destroy(&self);
-  MPI_Barrier(MPI_COMM_WORLD);
-  if (mpi_rank() == 0) train_folder_remove(folder);
+  folder_remove(state);
 }
 
 int main(void) {

@@ -1,15 +1,15 @@
 #include "support/train_data.h"
 
-#include <ftw.h>
 #include <math.h>
+#include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/rng.h"
 #include "data/dataset.h"
 #include "mpi/coll.h"
+#include "support/folder.h"
 
 static uint32_t draw(const train_data *d, int64_t user, int64_t event, uint32_t what, uint32_t below) {
   sh_philox p = sh_random4(d->seed, SH_SITE(SH_SITE_TEST, 7), (uint32_t)event, user, what, 0);
@@ -35,20 +35,7 @@ static void must(sh_status status) {
   abort();
 }
 
-void train_folder_make(char folder[256]) {
-  const char *above = getenv("TMPDIR");
-  snprintf(folder, 256, "%s/shoal-test.XXXXXX", above && *above ? above : "/tmp");
-  if (!mkdtemp(folder)) must(sh_fail(SH_ERR_INTERNAL, "%s cannot be made", folder));
-}
-
-static int remove_one(const char *path, const struct stat *s, int kind, struct FTW *place) {
-  (void)s, (void)kind, (void)place;
-  return remove(path);
-}
-
-void train_folder_remove(const char *folder) { nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
-
-void train_data_write(const train_data *d, const char *path) {
+static void write_to(const train_data *d, const char *path) {
   int64_t *offsets = sh_calloc((size_t)d->users + 1, sizeof *offsets), *candidates = NULL;
   for (int64_t u = 0; u < d->users; u++)
     offsets[u + 1] = offsets[u] + d->least + draw(d, u, 0, 4, (uint32_t)(d->most - d->least + 1));
@@ -77,6 +64,15 @@ void train_data_write(const train_data *d, const char *path) {
   must(sh_dataset_write(&c, path));
   for (int k = 0; k < 2; k++) free(key_at[k]), free(key[k]);
   free(offsets), free(candidates), free(time), free(item);
+}
+
+const train_data train_usual = {
+    .users = 70, .items = 60, .least = 1, .most = 20, .candidates = 50, .times = true, .seed = 1};
+
+const char *train_data_write(const train_data *d, const char *name) {
+  if (folder_mine()) write_to(d, in_folder(name));
+  folder_wait();
+  return in_folder(name);
 }
 
 sh_config train_config(const char *model, const char *data) {
@@ -212,6 +208,22 @@ bool train_whole(train_run *r, const sh_config *c, sh_grid *g, int steps) {
   }
   sh_trainer_destroy(&t);
   return good;
+}
+
+bool train_share(train_run *r, bool good) {
+  int first = good, rank;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Bcast(&first, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  if (!first) return false;
+  float *mine = r->value;
+  MPI_Bcast(r, sizeof *r, MPI_BYTE, 0, MPI_COMM_WORLD);
+  r->value = rank > 0 ? sh_malloc(sizeof(float) * (size_t)(r->n + 1)) : mine;
+  MPI_Bcast(r->value, (int)r->n, MPI_FLOAT, 0, MPI_COMM_WORLD);
+  return true;
+}
+
+bool train_alone(train_run *r, const sh_config *c, sh_grid *self, int steps) {
+  return train_share(r, folder_mine() && train_whole(r, c, self, steps));
 }
 
 static bool same_shape(const train_run *a, const train_run *b, const char *what) {

@@ -1,9 +1,8 @@
 /* support/train_data.h: small data sets and small models for tests that train, and what two runs have in common.
  *
- *   char folder[256];
- *   train_folder_make(folder);                            on one rank
- *   train_data_write(&(train_data){.users = 60, .items = 50, .least = 2, .most = 20, .times = true}, path);
- *   sh_config c = train_config("hstu", path);
+ *   folder_make(NULL);
+ *   const char *data = train_data_write(&train_usual, "data.h5");
+ *   sh_config c = train_config("hstu", data);
  *   train_run run = {0};
  *   train_steps(&run, &t, 20);                            losses are appended
  *   train_keep(&run, &t);                                 every parameter, moment and table row
@@ -26,13 +25,12 @@ typedef struct train_data {
   uint32_t seed;
 } train_data;
 
-/* A new folder below $TMPDIR or /tmp; removed with all that is in it. */
-void train_folder_make(char folder[256]);
-void train_folder_remove(const char *folder);
+/* 70 users of 1 to 20 events, with times, 60 items, 50 of them candidates. */
+extern const train_data train_usual;
 
-/* Users repeat a few favourites of theirs among random items, so that there is something to learn. Aborts on failure.
- */
-void train_data_write(const train_data *d, const char *path);
+/* Users repeat a few favourites of theirs among random items, so that there is something to learn. Written by one for
+ * all to the folder of support/folder.h; returns its full name. Aborts on failure. */
+const char *train_data_write(const train_data *d, const char *name);
 
 /* A model of width 16, two blocks, two heads, dropout on, max_len 12, batches of 16 sequences. */
 sh_config train_config(const char *model, const char *data);
@@ -71,6 +69,12 @@ void train_free(train_run *r);
 
 /* Create, train, keep and destroy; false when any of it failed. Collective over the grid. */
 bool train_whole(train_run *r, const sh_config *c, sh_grid *g, int steps);
+
+/* The run of rank 0 on all ranks, or false everywhere when it is not `good` there. Collective over MPI_COMM_WORLD. */
+bool train_share(train_run *r, bool good);
+
+/* train_whole by rank 0 on `self`, a grid of one rank, shared: ranks share the cores of this machine. */
+bool train_alone(train_run *r, const sh_config *c, sh_grid *self, int steps);
 
 /* Equal to the last bit: losses, gradient norms, rows touched, arrays. */
 bool train_bits(const train_run *a, const train_run *b, const char *what);

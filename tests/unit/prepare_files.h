@@ -1,5 +1,4 @@
-/* Files of tests of shoal prepare: a folder that is removed at the end, texts written to it. Included once a program.
- */
+/* Files of tests of shoal prepare, in the folder of support/folder.h. */
 #ifndef PREPARE_FILES_H
 #define PREPARE_FILES_H
 
@@ -18,30 +17,7 @@
 
 #include "data/dataset.h"
 #include "shoal/data.h"
-
-static char folder[64];
-
-static inline int make_folder(void **state) {
-  (void)state;
-  strcpy(folder, "/tmp/shoal-test-XXXXXX");
-  return mkdtemp(folder) ? 0 : -1;
-}
-
-static inline int remove_folder(void **state) {
-  (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -rf '%s'", folder);
-  return system(command);
-}
-
-/* The full name of a file of the folder; four live at a time. */
-static inline const char *in_folder(const char *name) {
-  static char text[4][128];
-  static int next;
-  char *t = text[next++ % 4];
-  snprintf(t, sizeof text[0], "%s/%s", folder, name);
-  return t;
-}
+#include "support/folder.h"
 
 static inline void put_bytes(const char *name, const void *bytes, size_t n) {
   FILE *f = fopen(in_folder(name), "wb");
@@ -67,13 +43,10 @@ static inline void cut_file(const char *name, int64_t bytes_off) {
 
 /* Prepare one file `name` to out.h5. */
 static inline sh_status prepare_one(sh_prepare_options o, const char *name, sh_data_report *r, FILE *warnings) {
-  char in[128], out[128];
-  const char *inputs[1] = {in};
-  snprintf(in, sizeof in, "%s/%s", folder, name);
-  snprintf(out, sizeof out, "%s/out.h5", folder);
+  const char *inputs[1] = {in_folder(name)};
   o.ninputs = 1;
   o.inputs = inputs;
-  o.output = out;
+  o.output = in_folder("out.h5");
   return sh_prepare(&o, r, warnings);
 }
 

@@ -18,34 +18,20 @@
 
 #include "shoal/checkpoint.h"
 #include "support/checkpoint_content.h"
+#include "support/folder.h"
 
-static char dir[256];
 static sh_grid alone;
 static FILE *nowhere;
 
-static char *in_dir(const char *name) {
-  static char path[4][512];
-  static int next;
-  next = (next + 1) % 4;
-  snprintf(path[next], sizeof path[next], "%s/%s", dir, name);
-  return path[next];
-}
-
 static int setup(void **state) {
-  (void)state;
-  const char *tmp = getenv("TMPDIR");
-  snprintf(dir, sizeof dir, "%s/shoal-ckpt-XXXXXX", tmp ? tmp : "/tmp");
   sh_grid_single(&alone);
   nowhere = fopen("/dev/null", "w");
-  return mkdtemp(dir) ? 0 : -1;
+  return folder_make(state);
 }
 
 static int teardown(void **state) {
-  (void)state;
-  char command[300];
   fclose(nowhere);
-  snprintf(command, sizeof command, "rm -rf '%s'", dir);
-  return system(command);
+  return folder_remove(state);
 }
 
 static sh_status write_one(const char *folder, int scale, int salt) {
@@ -68,10 +54,10 @@ static sh_status verify(const char *path) { return sh_checkpoint_verify(path, no
 static void whole_file_is_whole(void **state) {
   (void)state;
   content c;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
-  assert_int_equal(verify(in_dir("latest.h5")), SH_OK);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
+  assert_int_equal(verify(in_folder("latest.h5")), SH_OK);
   assert_int_equal(content_create(&c, &alone, 1, 5), SH_OK);
-  assert_int_equal(sh_ckpt_read(&c.all, in_dir("latest.h5"), false), SH_OK);
+  assert_int_equal(sh_ckpt_read(&c.all, in_folder("latest.h5"), false), SH_OK);
   assert_int_equal(content_visit(&c, 0, false), 0);
   assert_int_equal(c.state.step, 100);
   assert_true(c.state.loss_sum == 0.1);
@@ -82,9 +68,9 @@ static void inspect_says_what_is_in_it(void **state) {
   (void)state;
   char *text = NULL;
   size_t size = 0;
-  assert_int_equal(write_one(dir, 2, 0), SH_OK);
+  assert_int_equal(write_one(folder_name(), 2, 0), SH_OK);
   FILE *out = open_memstream(&text, &size);
-  assert_int_equal(sh_checkpoint_inspect(in_dir("latest.h5"), out), SH_OK);
+  assert_int_equal(sh_checkpoint_inspect(in_folder("latest.h5"), out), SH_OK);
   fclose(out);
   static const char *const words[] = {"step 100, epoch 3",
                                       "ndcg@10 0.1972",
@@ -103,8 +89,8 @@ static void flipped_bits(void **state) {
   (void)state;
   size_t size;
   int found = 0, harmless = 0, tries = 1500;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
-  char *data = content_bytes(in_dir("latest.h5"), &size);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
+  char *data = content_bytes(in_folder("latest.h5"), &size);
   uint64_t random = 12345;
   content c;
   assert_int_equal(content_create(&c, &alone, 1, 0), SH_OK);
@@ -114,13 +100,13 @@ static void flipped_bits(void **state) {
     size_t at = i < 96 ? (size_t)i : (size_t)(random >> 16) % size;
     char bit = (char)(1 << (random >> 60) % 8);
     data[at] ^= bit;
-    store(in_dir("flipped.h5"), data, size);
+    store(in_folder("flipped.h5"), data, size);
     data[at] ^= bit;
-    sh_status status = verify(in_dir("flipped.h5"));
+    sh_status status = verify(in_folder("flipped.h5"));
     if (status != SH_OK && status != SH_ERR_DATA) fail_msg("byte %zu: status %d", at, (int)status);
     if (status == SH_OK) {
       content_visit(&c, 9, true);
-      assert_int_equal(sh_ckpt_read(&c.all, in_dir("flipped.h5"), false), SH_OK);
+      assert_int_equal(sh_ckpt_read(&c.all, in_folder("flipped.h5"), false), SH_OK);
       if (content_visit(&c, 0, false) != 0) fail_msg("byte %zu: a flipped bit went unseen", at);
     }
     found += status == SH_ERR_DATA;
@@ -139,18 +125,18 @@ static void flipped_array_is_named(void **state) {
       "/params/block.0.uvqk", "/optim/exp_avg_sq/block.0.bias", "/tables/item/rows", "/tables/item/exp_avg",
       "/tables/tiny/sum_sq",  "/tables/item/offsets",           "/config",           "/build"};
   size_t size;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
-  char *data = content_bytes(in_dir("latest.h5"), &size);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
+  char *data = content_bytes(in_folder("latest.h5"), &size);
   for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
-    hid_t file = H5Fopen(in_dir("latest.h5"), H5F_ACC_RDONLY, H5P_DEFAULT),
+    hid_t file = H5Fopen(in_folder("latest.h5"), H5F_ACC_RDONLY, H5P_DEFAULT),
           set = H5Dopen2(file, arrays[i], H5P_DEFAULT);
     size_t at = (size_t)H5Dget_offset(set) + (size_t)H5Dget_storage_size(set) - 1;
     H5Dclose(set);
     H5Fclose(file);
     data[at] ^= 64;
-    store(in_dir("flipped.h5"), data, size);
+    store(in_folder("flipped.h5"), data, size);
     data[at] ^= 64;
-    assert_int_equal(verify(in_dir("flipped.h5")), SH_ERR_DATA);
+    assert_int_equal(verify(in_folder("flipped.h5")), SH_ERR_DATA);
     assert_non_null(strstr(sh_error_message(), arrays[i]));
     assert_non_null(strstr(sh_error_message(), "block 0"));
   }
@@ -160,61 +146,61 @@ static void flipped_array_is_named(void **state) {
 /* Changed with HDF5 itself, so that its own checksums agree. */
 static void changed_attribute(void **state) {
   (void)state;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
-  hid_t file = H5Fopen(in_dir("latest.h5"), H5F_ACC_RDWR, H5P_DEFAULT);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
+  hid_t file = H5Fopen(in_folder("latest.h5"), H5F_ACC_RDWR, H5P_DEFAULT);
   hid_t run = H5Oopen(file, "/run", H5P_DEFAULT), attr = H5Aopen(run, "step", H5P_DEFAULT);
   int64_t step = 7;
   assert_true(H5Awrite(attr, H5T_NATIVE_INT64, &step) >= 0);
   H5Aclose(attr);
   H5Oclose(run);
   H5Fclose(file);
-  assert_int_equal(verify(in_dir("latest.h5")), SH_ERR_DATA);
+  assert_int_equal(verify(in_folder("latest.h5")), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "digest"));
 }
 
 static void cut_short(void **state) {
   (void)state;
   size_t size;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
-  char *data = content_bytes(in_dir("latest.h5"), &size);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
+  char *data = content_bytes(in_folder("latest.h5"), &size);
   for (size_t i = 0; i < 300; i++) {
     size_t length = i < 100 ? i : i < 200 ? size - (i - 99) : size * (i - 199) / 101;
-    store(in_dir("short.h5"), data, length);
-    if (verify(in_dir("short.h5")) != SH_ERR_DATA) fail_msg("cut to %zu of %zu bytes and not seen", length, size);
-    assert_int_equal(sh_checkpoint_inspect(in_dir("short.h5"), nowhere), SH_ERR_DATA);
+    store(in_folder("short.h5"), data, length);
+    if (verify(in_folder("short.h5")) != SH_ERR_DATA) fail_msg("cut to %zu of %zu bytes and not seen", length, size);
+    assert_int_equal(sh_checkpoint_inspect(in_folder("short.h5"), nowhere), SH_ERR_DATA);
   }
   free(data);
 }
 
 static void something_else(void **state) {
   (void)state;
-  store(in_dir("text.h5"), "user,item,time\n1,2,3\n", 21);
-  assert_int_equal(verify(in_dir("text.h5")), SH_ERR_DATA);
+  store(in_folder("text.h5"), "user,item,time\n1,2,3\n", 21);
+  assert_int_equal(verify(in_folder("text.h5")), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "not an HDF5 file"));
-  store(in_dir("empty.h5"), "", 0);
-  assert_int_equal(verify(in_dir("empty.h5")), SH_ERR_DATA);
+  store(in_folder("empty.h5"), "", 0);
+  assert_int_equal(verify(in_folder("empty.h5")), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "empty"));
-  hid_t file = H5Fcreate(in_dir("other.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t file = H5Fcreate(in_folder("other.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
   H5Fclose(file);
-  assert_int_equal(verify(in_dir("other.h5")), SH_ERR_DATA);
+  assert_int_equal(verify(in_folder("other.h5")), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "not a Shoal checkpoint"));
-  assert_int_equal(verify(in_dir("missing.h5")), SH_ERR_DATA);
+  assert_int_equal(verify(in_folder("missing.h5")), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "No such file"));
-  assert_int_equal(verify(dir), SH_ERR_DATA);
+  assert_int_equal(verify(folder_name()), SH_ERR_DATA);
 }
 
 static void another_model(void **state) {
   (void)state;
   content c;
-  assert_int_equal(write_one(dir, 2, 0), SH_OK);
+  assert_int_equal(write_one(folder_name(), 2, 0), SH_OK);
   assert_int_equal(content_create(&c, &alone, 1, 5), SH_OK);
-  assert_int_equal(sh_ckpt_read(&c.all, in_dir("latest.h5"), true), SH_ERR_DATA);
+  assert_int_equal(sh_ckpt_read(&c.all, in_folder("latest.h5"), true), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "model.layers: 2, not 1"));
   assert_non_null(strstr(sh_error_message(), "2007x10 in the file, 1007x10 in this run"));
   content_destroy(&c);
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
   assert_int_equal(content_create(&c, &alone, 2, 5), SH_OK);
-  assert_int_equal(sh_ckpt_read(&c.all, in_dir("latest.h5"), false), SH_ERR_DATA);
+  assert_int_equal(sh_ckpt_read(&c.all, in_folder("latest.h5"), false), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "block.1.uvqk (24x192) is not in the file"));
   content_destroy(&c);
 }
@@ -231,7 +217,7 @@ static void links_and_pruning(void **state) {
   (void)state;
   content c;
   char folder[512];
-  snprintf(folder, sizeof folder, "%s", in_dir("a/b/ckpt"));
+  snprintf(folder, sizeof folder, "%s", in_folder("a/b/ckpt"));
   assert_int_equal(content_create(&c, &alone, 1, 0), SH_OK);
   assert_int_equal(sh_ckpt_mark_best(&c.all, folder), SH_ERR_CKPT);
   for (int i = 1; i <= 5; i++) {
@@ -240,7 +226,7 @@ static void links_and_pruning(void **state) {
     assert_int_equal(sh_ckpt_write(&c.all, folder), SH_OK);
     if (i == 2 || i == 4) assert_int_equal(sh_ckpt_mark_best(&c.all, folder), SH_OK);
     if (i == 4) assert_int_equal(sh_ckpt_mark_best(&c.all, folder), SH_OK);
-    store(in_dir("a/b/ckpt/step-000000000099.h5.partial"), "x", 1);
+    store(in_folder("a/b/ckpt/step-000000000099.h5.partial"), "x", 1);
     assert_int_equal(sh_ckpt_prune(&c.all, folder, 2), SH_OK);
   }
   c.state.step = 5;
@@ -248,15 +234,15 @@ static void links_and_pruning(void **state) {
   assert_int_equal(count_files(folder, "step-"), 2);
   assert_int_equal(count_files(folder, ".partial"), 0);
   assert_int_equal(count_files(folder, ".new"), 0);
-  assert_int_equal(sh_ckpt_read(&c.all, in_dir("a/b/ckpt/best.h5"), false), SH_OK);
+  assert_int_equal(sh_ckpt_read(&c.all, in_folder("a/b/ckpt/best.h5"), false), SH_OK);
   assert_int_equal(c.state.step, 4);
   assert_int_equal(content_visit(&c, 4, false), 0);
-  assert_int_equal(sh_ckpt_read(&c.all, in_dir("a/b/ckpt/latest.h5"), false), SH_OK);
+  assert_int_equal(sh_ckpt_read(&c.all, in_folder("a/b/ckpt/latest.h5"), false), SH_OK);
   assert_int_equal(c.state.step, 5);
   /* pruning to one keeps the best by its own name, and never the target of latest */
   assert_int_equal(sh_ckpt_prune(&c.all, folder, 1), SH_OK);
-  assert_int_equal(verify(in_dir("a/b/ckpt/best.h5")), SH_OK);
-  assert_int_equal(verify(in_dir("a/b/ckpt/latest.h5")), SH_OK);
+  assert_int_equal(verify(in_folder("a/b/ckpt/best.h5")), SH_OK);
+  assert_int_equal(verify(in_folder("a/b/ckpt/latest.h5")), SH_OK);
   content_destroy(&c);
 }
 
@@ -279,25 +265,25 @@ static void check_refused(const char *folder, const char *old) {
 static void file_size_limit(void **state) {
   (void)state;
   struct rlimit full, small;
-  assert_int_equal(write_one(dir, 1, 0), SH_OK);
+  assert_int_equal(write_one(folder_name(), 1, 0), SH_OK);
   getrlimit(RLIMIT_FSIZE, &full);
   static const int kilobytes[] = {0, 1, 20, 300, 500};
   for (int i = 0; i < 5; i++) {
     small = full;
     small.rlim_cur = (rlim_t)kilobytes[i] << 10;
     setrlimit(RLIMIT_FSIZE, &small);
-    sh_status status = write_one(dir, 6, 50);
+    sh_status status = write_one(folder_name(), 6, 50);
     setrlimit(RLIMIT_FSIZE, &full);
     assert_int_equal(status, SH_ERR_CKPT);
-    assert_int_equal(count_files(dir, ".partial"), 0);
-    assert_int_equal(verify(in_dir("latest.h5")), SH_OK);
+    assert_int_equal(count_files(folder_name(), ".partial"), 0);
+    assert_int_equal(verify(in_folder("latest.h5")), SH_OK);
   }
 }
 
 static void full_disk(void **state) {
   (void)state;
   char mount_point[512], latest[600];
-  snprintf(mount_point, sizeof mount_point, "%s", in_dir("small-disk"));
+  snprintf(mount_point, sizeof mount_point, "%s", in_folder("small-disk"));
   mkdir(mount_point, 0777);
   if (mount("tmpfs", mount_point, "tmpfs", 0, "size=3m") != 0) {
     print_message("SKIPPED: no tmpfs can be mounted here (%s)\n", strerror(errno));
@@ -312,9 +298,9 @@ static void full_disk(void **state) {
 
 static void no_permission_or_no_folder(void **state) {
   (void)state;
-  store(in_dir("file"), "x", 1);
-  assert_int_equal(write_one(in_dir("file"), 1, 0), SH_ERR_CKPT);
-  assert_int_equal(write_one(in_dir("file/below"), 1, 0), SH_ERR_CKPT);
+  store(in_folder("file"), "x", 1);
+  assert_int_equal(write_one(in_folder("file"), 1, 0), SH_ERR_CKPT);
+  assert_int_equal(write_one(in_folder("file/below"), 1, 0), SH_ERR_CKPT);
 }
 
 /* Runs in a process of its own: checkpoints of steps 100 + first, 101 + first, ... until it is killed. */
@@ -332,7 +318,7 @@ static int write_for_ever(const char *folder, int first) {
 static void killed_writer(void **state) {
   (void)state;
   char folder[512], latest[600], first[16], name[64], path[600];
-  snprintf(folder, sizeof folder, "%s", in_dir("killed"));
+  snprintf(folder, sizeof folder, "%s", in_folder("killed"));
   snprintf(latest, sizeof latest, "%s/latest.h5", folder);
   int left_partial = 0, rounds = 20;
   for (int i = 0; i < rounds; i++) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/config.h"
+#include "support/folder.h"
 
 static sh_config config;
 
@@ -225,12 +226,8 @@ static void write_file(const char *path, const char *text) {
 }
 
 static void test_files_and_base(void **state) {
-  (void)state;
-  char folder[] = "/tmp/shoal-config-XXXXXX", base[64], top[64], chain[64];
-  assert_non_null(mkdtemp(folder));
-  snprintf(base, sizeof base, "%s/base.yaml", folder);
-  snprintf(top, sizeof top, "%s/top.yaml", folder);
-  snprintf(chain, sizeof chain, "%s/chain.yaml", folder);
+  assert_int_equal(folder_make(state), 0);
+  const char *base = in_folder("base.yaml"), *top = in_folder("top.yaml"), *chain = in_folder("chain.yaml");
   write_file(base, "model:\n  layers: 8\n  heads: 2\n");
   write_file(top, "model:\n  heads: 1\nbase: base.yaml\n");
   write_file(chain, "base: top.yaml\n");
@@ -246,12 +243,10 @@ static void test_files_and_base(void **state) {
   unlink(base);
   assert_int_equal(sh_config_read(&config, top), SH_ERR_USAGE);
   assert_says("base.yaml: cannot be read: No such file or directory");
-  assert_int_equal(sh_config_read(&config, folder), SH_ERR_USAGE);
+  assert_int_equal(sh_config_read(&config, folder_name()), SH_ERR_USAGE);
   assert_says("cannot be read: Is a directory");
   bad_text("base: a.yaml\n", "x.yaml:1: base: only a file can have a base");
-  unlink(top);
-  unlink(chain);
-  rmdir(folder);
+  folder_remove(state);
 }
 
 static void test_nearest(void **state) {

@@ -211,5 +211,5 @@ int main(void) {
       cmocka_unit_test(contradictions), cmocka_unit_test(truncated),     cmocka_unit_test(flipped_bits),
       cmocka_unit_test(flipped_event),
   };
-  return cmocka_run_group_tests(tests, make_folder, remove_folder);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -12,6 +12,7 @@
 
 #include "data/time_runs.h"
 #include "golden/golden_file.h"
+#include "support/folder.h"
 #include "support/train_data.h"
 #include "train/eval.h"
 
@@ -175,23 +176,14 @@ static void test_rank_by_hand(void **state) {
 /* --- sh_evaluate_split, by definition --- */
 
 enum { USERS = 40, MAX_LEN = 12 };
-static char folder[256], data[300], timeless[300];
+static const char *data, *timeless;
 
 static int setup(void **state) {
-  (void)state;
-  train_folder_make(folder);
-  snprintf(data, sizeof data, "%s/data.h5", folder);
-  snprintf(timeless, sizeof timeless, "%s/timeless.h5", folder);
+  if (folder_make(state)) return -1;
   train_data d = {.users = USERS, .items = 45, .least = 1, .most = 25, .candidates = 22, .times = true, .seed = 5};
-  train_data_write(&d, data);
+  data = train_data_write(&d, "data.h5");
   d.times = false, d.candidates = 0;
-  train_data_write(&d, timeless);
-  return 0;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  train_folder_remove(folder);
+  timeless = train_data_write(&d, "timeless.h5");
   return 0;
 }
 
@@ -430,5 +422,5 @@ int main(void) {
       cmocka_unit_test(test_protocols),     cmocka_unit_test(test_cut_and_scores), cmocka_unit_test(test_kernels),
       cmocka_unit_test(test_temporal_cuts),
   };
-  return cmocka_run_group_tests(tests, setup, teardown);
+  return cmocka_run_group_tests(tests, setup, folder_remove);
 }

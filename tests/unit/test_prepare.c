@@ -10,9 +10,7 @@ static void movielens_with_items(void **state) {
   sh_data_report r;
   put_text("movies.dat", "10::Am\xe9lie (2001)::Comedy|Romance\n2::B (1990)::Drama\n30::Never::X\n");
   put_text("ratings.dat", "7::10::5::300\n7::2::3.5::100\n1::10::4::50\n7::99::1::300\n");
-  char items[128];
-  snprintf(items, sizeof items, "%s", in_folder("movies.dat"));
-  sh_prepare_options o = {.format = "movielens", .items = items};
+  sh_prepare_options o = {.format = "movielens", .items = in_folder("movies.dat")};
   assert_int_equal(prepare_one(o, "ratings.dat", &r, NULL), SH_OK);
   assert_string_equal(set_text(), "1: 10@50*4\n7: 2@100*3.5 10@300*5 99@300*1\n");
   assert_int_equal(r.items, 4); /* 2 10 30 99 */
@@ -67,14 +65,9 @@ static void recbole(void **state) {
 
 static void sequence_lines(void **state) {
   (void)state;
-  char in[2][128];
-  const char *inputs[] = {in[0], in[1]};
+  const char *inputs[] = {in_folder("train"), in_folder("test")}, *out = in_folder("new/folder/out.h5");
   put_text("train", "10 3 1 2\n9 5\n");
   put_gzip("test", "9 3\n10\t4 \n8\n");
-  snprintf(in[0], sizeof in[0], "%s", in_folder("train"));
-  snprintf(in[1], sizeof in[1], "%s", in_folder("test"));
-  char out[128];
-  snprintf(out, sizeof out, "%s/new/folder/out.h5", folder);
   sh_prepare_options o = {.format = "sequences", .ninputs = 2, .inputs = inputs, .output = out};
   sh_data_report r;
   assert_int_equal(sh_prepare(&o, &r, NULL), SH_OK);
@@ -293,5 +286,5 @@ int main(void) {
       cmocka_unit_test(core_of_random_logs),
       cmocka_unit_test(report_numbers),
   };
-  return cmocka_run_group_tests(tests, make_folder, remove_folder);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

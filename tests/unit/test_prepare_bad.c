@@ -198,13 +198,10 @@ static void files_that_are_none(void **state) {
 
 static void files_that_differ(void **state) {
   (void)state;
-  char in[2][128], out[128];
-  const char *inputs[] = {in[0], in[1]};
+  const char *inputs[] = {in_folder("a.csv"), in_folder("b.csv")};
   put_text("a.csv", "user,item,time\nu,x,1\n");
   put_text("b.csv", "user,item\nu,x\n");
-  for (int i = 0; i < 2; i++) snprintf(in[i], sizeof in[i], "%s/%c.csv", folder, 'a' + i);
-  snprintf(out, sizeof out, "%s/out.h5", folder);
-  sh_prepare_options o = {.format = "csv", .ninputs = 2, .inputs = inputs, .output = out};
+  sh_prepare_options o = {.format = "csv", .ninputs = 2, .inputs = inputs, .output = in_folder("out.h5")};
   sh_data_report r;
   assert_int_equal(sh_prepare(&o, &r, NULL), SH_ERR_DATA);
   assert_non_null(strstr(sh_error_message(), "b.csv: has no time column, but"));
@@ -212,16 +209,13 @@ static void files_that_differ(void **state) {
 
 static void output_that_cannot_be(void **state) {
   (void)state;
-  char in[128], out[128];
-  const char *inputs[] = {in};
+  const char *inputs[] = {in_folder("in")};
   put_text("in", "a b\n");
-  snprintf(in, sizeof in, "%s/in", folder);
-  snprintf(out, sizeof out, "%s/in/out.h5", folder);
-  sh_prepare_options o = {.format = "pairs", .ninputs = 1, .inputs = inputs, .output = out};
+  sh_prepare_options o = {.format = "pairs", .ninputs = 1, .inputs = inputs, .output = in_folder("in/out.h5")};
   sh_data_report r;
   assert_int_equal(sh_prepare(&o, &r, NULL), SH_ERR_INTERNAL);
   assert_non_null(strstr(sh_error_message(), "in/out.h5"));
-  o.output = folder;
+  o.output = folder_name();
   assert_int_equal(sh_prepare(&o, &r, NULL), SH_ERR_INTERNAL);
   assert_non_null(strstr(sh_error_message(), "is a folder"));
 }
@@ -233,5 +227,5 @@ int main(void) {
       cmocka_unit_test(damaged_gzip),      cmocka_unit_test(files_that_are_none),
       cmocka_unit_test(files_that_differ), cmocka_unit_test(output_that_cannot_be),
   };
-  return cmocka_run_group_tests(tests, make_folder, remove_folder);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

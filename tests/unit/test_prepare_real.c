@@ -44,7 +44,7 @@ static void published_counts(void **state) {
   }
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
     const real_set *s = &sets[i];
-    char file[4][512], out[128];
+    char file[4][512];
     const char *inputs[3];
     sh_prepare_options o = {
         .format = s->format, .inputs = inputs, .columns = s->columns, .no_header = s->columns != NULL};
@@ -54,8 +54,7 @@ static void published_counts(void **state) {
     }
     snprintf(file[3], sizeof file[3], "%s/data/%s", root, s->items ? s->items : "");
     if (s->items) o.items = file[3];
-    snprintf(out, sizeof out, "%s/out.h5", folder);
-    o.output = out;
+    o.output = in_folder("out.h5");
     if (access(inputs[0], R_OK) != 0) {
       fprintf(stderr, "SKIPPED: %s is not there\n", inputs[0]);
       continue;
@@ -68,11 +67,11 @@ static void published_counts(void **state) {
     assert_int_equal(r.events, s->events);
     assert_int_equal(r.time_min, s->time_min);
     assert_int_equal(r.time_max, s->time_max);
-    assert_int_equal(sh_data_verify(out), SH_OK);
+    assert_int_equal(sh_data_verify(in_folder("out.h5")), SH_OK);
   }
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(published_counts)};
-  return cmocka_run_group_tests(tests, make_folder, remove_folder);
+  return cmocka_run_group_tests(tests, folder_make, folder_remove);
 }

@@ -17,7 +17,7 @@ static int64_t times[MOST_EVENTS];
 static int make_data(void **state) {
   static int64_t offsets[USERS + 1];
   static int32_t items[MOST_EVENTS];
-  if (make_folder(state)) return -1;
+  if (folder_make(state)) return -1;
   for (int u = 0; u < USERS; u++) {
     offsets[u + 1] = offsets[u] + 1 + (u < 12 ? u : (int64_t)(sh_make_bits(5, u) % 24));
     int64_t now = (int64_t)(sh_make_bits(6, u) % 3000);
@@ -45,7 +45,7 @@ static int make_data(void **state) {
 static int remove_data(void **state) {
   sh_dataset_close(&data);
   sh_dataset_close(&timeless);
-  return remove_folder(state);
+  return folder_remove(state);
 }
 
 static sh_samples samples_of(const char *split, const char *window, int64_t min_history) {
