@@ -9,6 +9,7 @@
 #include "core/bf16.h"
 #include "dist/grad_sync.h"
 #include "optim/dense.h"
+#include "support/whole.h"
 
 static void add(sh_params *p, const char *name, int64_t rows, int64_t columns, int split, int nseg, int64_t unit,
                 sh_tensor_grad tgrad, sh_grain grain) {
@@ -69,18 +70,15 @@ static int64_t walk(const visit *v, bool set, const sh_slices *slices) {
   for (int i = 0; i < v->p->n; i++) {
     const sh_param *r = &v->p->row[i];
     if (r->tie >= 0) continue;
-    sh_rect rect[SH_PARAM_SEGMENTS];
-    int n = sh_param_rects(v->p, i, rect);
-    for (int k = 0; k < n; k++)
-      for (int64_t a = 0; a < rect[k].count[0]; a++)
-        for (int64_t b = 0; b < rect[k].count[1]; b++) {
-          int64_t row = rect[k].local_start[0] + a;
-          float *at = sh_param_grad(v->p, i) + row * r->local[1] + rect[k].local_start[1] + b;
-          int64_t element = (rect[k].start[0] + a) * r->dim[1] + rect[k].start[1] + b;
-          if (set) *at = (float)want(v->g, r, i, element, v->step, false);
-          bool mine = !slices || (row >= slices->slice[i].row && row < slices->slice[i].row + slices->slice[i].rows);
-          if (!set && mine) bad += *at != (float)want(v->g, r, i, element, v->step, true);
-        }
+    int64_t *place = whole_places(v->p, i);
+    for (int64_t k = 0; k < r->size; k++) {
+      int64_t row = k / r->local[1];
+      float *at = sh_param_grad(v->p, i) + k;
+      if (set) *at = (float)want(v->g, r, i, place[k], v->step, false);
+      bool mine = !slices || (row >= slices->slice[i].row && row < slices->slice[i].row + slices->slice[i].rows);
+      if (!set && mine) bad += *at != (float)want(v->g, r, i, place[k], v->step, true);
+    }
+    free(place);
   }
   return bad;
 }

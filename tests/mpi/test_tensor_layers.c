@@ -11,6 +11,7 @@
 #include "mpi/coll.h"
 #include "support/gradcheck.h"
 #include "support/make_batch.h"
+#include "support/whole.h"
 
 enum { D = 12, LD = 16, ITEMS = 23, T = SH_TEST_TOKENS, B = SH_TEST_LENGTHS };
 
@@ -146,20 +147,6 @@ static void bench_close(bench *b) {
   sh_arena_free(&b->scratch);
 }
 
-/* Between this rank's part of parameter i in `block` and the whole array. */
-static void move_rects(const bench *b, int i, float *block, float *whole, bool to_whole) {
-  const sh_params *p = &b->model.params;
-  const sh_param *row = &p->row[i];
-  sh_rect rect[SH_PARAM_SEGMENTS];
-  int n = sh_param_rects(p, i, rect);
-  for (int k = 0; k < n; k++)
-    for (int64_t y = 0; y < rect[k].count[0]; y++) {
-      float *all = whole + (rect[k].start[0] + y) * row->dim[1] + rect[k].start[1];
-      float *part = block + row->offset + (rect[k].local_start[0] + y) * row->local[1] + rect[k].local_start[1];
-      memcpy(to_whole ? all : part, to_whole ? part : all, sizeof(float) * (size_t)rect[k].count[1]);
-    }
-}
-
 static int64_t whole_size(const bench *b, int i) {
   return b->model.params.row[i].dim[0] * b->model.params.row[i].dim[1];
 }
@@ -172,7 +159,7 @@ static void draw_params(bench *b) {
     if (n == 1) continue;
     float *whole = sh_malloc(sizeof(float) * (size_t)n);
     sh_make_normal(whole, n, 0.3f, 200 + (uint32_t)i);
-    move_rects(b, i, b->model.params.value, whole, false);
+    whole_take(&b->model.params, i, whole, sh_param_value(&b->model.params, i));
     free(whole);
   }
 }
@@ -183,7 +170,7 @@ static float *whole_grad(const bench *b, int i) {
   int64_t n = whole_size(b, i);
   float *whole = sh_calloc((size_t)n, sizeof *whole);
   bool counts = row->tgrad != SH_TGRAD_SAME || grid.tensor.index == 0;
-  if (counts) move_rects(b, i, b->model.params.grad, whole, true);
+  if (counts) whole_add(&b->model.params, i, sh_param_grad(&b->model.params, i), whole);
   sh_sum_f32(&grid.tensor, whole, n);
   return whole;
 }
@@ -208,7 +195,7 @@ static double projection_of(bench *b, bool gradients) {
 /* Every rank moves the same element of the whole array. */
 static double value(void *arg) {
   bench *b = arg;
-  if (b->moved >= 0) move_rects(b, b->moved, b->model.params.value, b->whole, false);
+  if (b->moved >= 0) whole_take(&b->model.params, b->moved, b->whole, sh_param_value(&b->model.params, b->moved));
   return projection_of(b, false);
 }
 
@@ -226,11 +213,12 @@ static void check_gradients(const char *name, bool sequence) {
     float *grad = whole_grad(&b, i);
     b.moved = i, b.whole = sh_calloc((size_t)n, sizeof(float));
     const sh_param *row = &b.model.params.row[i];
-    if (row->split >= 0 || grid.tensor.index == 0) move_rects(&b, i, b.model.params.value, b.whole, true);
+    if (row->split >= 0 || grid.tensor.index == 0)
+      whole_add(&b.model.params, i, sh_param_value(&b.model.params, i), b.whole);
     sh_sum_f32(&grid.tensor, b.whole, n);
     g.step = n > 1 ? 4e-3 : 4e-2; /* one number moves the output by little: further above its rounding */
     sh_gradcheck_array(&g, row->name, b.whole, n, grad);
-    move_rects(&b, i, b.model.params.value, b.whole, false);
+    whole_take(&b.model.params, i, b.whole, sh_param_value(&b.model.params, i));
     free(b.whole), free(grad);
     b.moved = -1;
   }

@@ -9,6 +9,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "core/arena.h"
+#include "support/whole.h"
 
 typedef struct content {
   sh_config config;
@@ -39,16 +40,13 @@ static int64_t content_visit(content *c, int salt, bool set) {
     for (int i = 0; i < c->params.n; i++) {
       const sh_param *r = &c->params.row[i];
       float *base = (m == 0 ? c->params.value : c->moment[m - 1]) + r->offset;
-      sh_rect rect[SH_PARAM_SEGMENTS];
-      int n = sh_param_rects(&c->params, i, rect);
-      for (int k = 0; k < n; k++)
-        for (int64_t a = 0; a < rect[k].count[0]; a++)
-          for (int64_t b = 0; b < rect[k].count[1]; b++) {
-            float *at = base + (rect[k].local_start[0] + a) * r->local[1] + rect[k].local_start[1] + b;
-            float v = content_value(salt + 10 * m + 100 * i, rect[k].start[0] + a, rect[k].start[1] + b);
-            if (set) *at = v;
-            bad += *at != v;
-          }
+      int64_t *place = whole_places(&c->params, i);
+      for (int64_t k = 0; k < r->size; k++) {
+        float v = content_value(salt + 10 * m + 100 * i, place[k] / r->dim[1], place[k] % r->dim[1]);
+        if (set) base[k] = v;
+        bad += base[k] != v;
+      }
+      free(place);
     }
   for (int t = 0; t < c->all.ntables; t++) {
     sh_table *x = c->all.table[t];

@@ -10,6 +10,7 @@
 #include "data/dataset.h"
 #include "mpi/coll.h"
 #include "support/folder.h"
+#include "support/whole.h"
 
 static uint32_t draw(const train_data *d, int64_t user, int64_t event, uint32_t what, uint32_t below) {
   sh_philox p = sh_random4(d->seed, SH_SITE(SH_SITE_TEST, 7), (uint32_t)event, user, what, 0);
@@ -151,15 +152,11 @@ static void keep_dense(train_run *r, const sh_trainer *t, const char *prefix, in
   const sh_params *p = &t->model.params;
   const sh_param *row = &p->row[i];
   const sh_axis *tensor = &t->grid->tensor;
-  sh_rect rect[SH_PARAM_SEGMENTS];
-  int64_t n = row->dim[0] * row->dim[1];
+  int64_t n = row->dim[0] * row->dim[1], *place = whole_places(p, i);
   float *whole = memset(append(r, prefix, row->name, n), 0, sizeof(float) * (size_t)n);
-  int rects = row->split >= 0 || tensor->index == 0 ? sh_param_rects(p, i, rect) : 0;
-  for (int k = 0; k < rects; k++)
-    for (int64_t y = 0; y < rect[k].count[0]; y++)
-      memcpy(whole + (rect[k].start[0] + y) * row->dim[1] + rect[k].start[1],
-             block + row->offset + (rect[k].local_start[0] + y) * row->local[1] + rect[k].local_start[1],
-             sizeof(float) * (size_t)rect[k].count[1]);
+  bool mine = row->split >= 0 || tensor->index == 0;
+  for (int64_t k = 0; k < row->size && mine; k++) whole[place[k]] = block[row->offset + k];
+  free(place);
   sh_sum_f32(tensor, whole, n);
 }
 

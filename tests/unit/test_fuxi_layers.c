@@ -15,6 +15,7 @@
 #include "core/rng.h"
 #include "data/time_runs.h"
 #include "nn/fuxi.h"
+#include "support/whole.h"
 
 enum { IN, OUT, FFN, CALLS, MOST_PARTS = 2, D = 6, SEQUENCES = 5 };
 static const int32_t offsets[SEQUENCES + 1] = {0, 5, 5, 6, 15, 17}; /* one is empty */
@@ -266,14 +267,7 @@ static void whole_gradient(const block *b, int r, float *whole) {
   memset(whole, 0, sizeof(float) * (size_t)(row->dim[0] * row->dim[1]));
   for (int i = 0; i < b->parts; i++) {
     const sh_params *p = &b->part[i].params;
-    sh_rect rect[SH_PARAM_SEGMENTS];
-    int n = sh_param_rects(p, r, rect);
-    if (row->tgrad == SH_TGRAD_SAME && i > 0) n = 0;
-    for (int s = 0; s < n; s++)
-      for (int64_t y = 0; y < rect[s].count[0]; y++)
-        for (int64_t x = 0; x < rect[s].count[1]; x++)
-          whole[(rect[s].start[0] + y) * row->dim[1] + rect[s].start[1] + x] +=
-              sh_param_grad(p, r)[(rect[s].local_start[0] + y) * p->row[r].local[1] + rect[s].local_start[1] + x];
+    if (row->tgrad != SH_TGRAD_SAME || i == 0) whole_add(p, r, sh_param_grad(p, r), whole);
   }
 }
 

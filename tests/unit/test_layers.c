@@ -20,6 +20,7 @@
 #include "nn/sasrec.h"
 #include "support/gradcheck.h"
 #include "support/layer_bench.h"
+#include "support/whole.h"
 
 enum {
   D = SH_BENCH_D,
@@ -332,23 +333,6 @@ static void cut(const float *x, int width, int from, int count, float *out) {
   for (int64_t t = 0; t < T; t++) memcpy(out + t * count, x + t * width + from, sizeof(float) * (size_t)count);
 }
 
-/* Copy (or, `back`, add) between a part's array of a parameter and the whole one. */
-static void move_rects(const bench *p, const bench *whole, int i, bool back, float *part, float *all) {
-  sh_rect rect[SH_PARAM_SEGMENTS];
-  int n = sh_param_rects(&p->params, i, rect);
-  const sh_param *row = &p->params.row[i], *full = &whole->params.row[i];
-  for (int k = 0; k < n; k++)
-    for (int64_t r = 0; r < rect[k].count[0]; r++)
-      for (int64_t c = 0; c < rect[k].count[1]; c++) {
-        float *in_part = part + (rect[k].local_start[0] + r) * row->local[1] + rect[k].local_start[1] + c;
-        float *in_all = all + (rect[k].start[0] + r) * full->local[1] + rect[k].start[1] + c;
-        if (back)
-          *in_all += *in_part;
-        else
-          *in_part = *in_all;
-      }
-}
-
 static void open_part(bench *p, const bench *whole, int part, int parts) {
   sh_layer_bench_open(p, whole->l, true, whole->c.k, part, parts);
   for (int s = 0; s < p->nin; s++)
@@ -360,7 +344,7 @@ static void open_part(bench *p, const bench *whole, int part, int parts) {
     if (whole->l->out[s].sliced) p->a.dout[s] = p->dout[s] + first * p->wout[s];
   p->rows.slot += first;
   for (int i = 0; i < p->params.n; i++)
-    move_rects(p, whole, i, false, sh_param_value(&p->params, i), sh_param_value(&whole->params, i));
+    whole_take(&p->params, i, sh_param_value(&whole->params, i), sh_param_value(&p->params, i));
 }
 
 /* Put a part's columns of a slot into the whole one's, or add its share. */
@@ -398,7 +382,7 @@ static int check_parts(const layer_case *l, int parts, const sh_kernels *k) {
       memcpy(part_grad.name, row->name, sizeof row->name);
       bool same = row->tgrad == SH_TGRAD_SAME; /* every part has all of it */
       if (same) failed += sh_layer_differs("parts", l, &part_grad, sh_param_grad(&whole.params, i), 1e-6);
-      if (!same || part == 0) move_rects(&p, &sum, i, true, part_grad.at, sh_param_grad(&sum.params, i));
+      if (!same || part == 0) whole_add(&p.params, i, part_grad.at, sh_param_grad(&sum.params, i));
     }
     sh_layer_bench_close(&p);
   }

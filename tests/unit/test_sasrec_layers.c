@@ -14,6 +14,7 @@
 #include "core/arena.h"
 #include "core/rng.h"
 #include "nn/sasrec.h"
+#include "support/whole.h"
 
 enum { D = 12, SEQUENCES = 6, T = 95 };
 static const int32_t offsets[SEQUENCES + 1] = {0, 1, 18, 23, 23, 93, 95}; /* one is empty, one longer than a block */
@@ -36,14 +37,9 @@ static float noise(uint32_t what, int64_t element) {
 /* Every parameter large enough to matter, the same on any number of parts. */
 static void draw(sh_params *p) {
   for (int i = 0; i < p->n; i++) {
-    sh_rect rect[SH_PARAM_SEGMENTS];
-    const sh_param *w = &p->row[i];
-    int n = sh_param_rects(p, i, rect);
-    for (int s = 0; s < n; s++)
-      for (int64_t a = 0; a < rect[s].count[0]; a++)
-        for (int64_t b = 0; b < rect[s].count[1]; b++)
-          sh_param_value(p, i)[(rect[s].local_start[0] + a) * w->local[1] + rect[s].local_start[1] + b] =
-              0.6f * noise(100 + (uint32_t)i, (rect[s].start[0] + a) * w->dim[1] + rect[s].start[1] + b);
+    int64_t *place = whole_places(p, i);
+    for (int64_t k = 0; k < p->row[i].size; k++) sh_param_value(p, i)[k] = 0.6f * noise(100 + (uint32_t)i, place[k]);
+    free(place);
   }
 }
 
@@ -157,17 +153,13 @@ static void finite_differences(void **state) {
 
 static void compare_parts(const run *whole, const run *part) {
   for (int i = 0; i < part->params.n; i++) {
-    sh_rect rect[SH_PARAM_SEGMENTS];
-    const sh_param *w = &part->params.row[i];
     const float *g = sh_param_grad(&part->params, i), *want = sh_param_grad(&whole->params, i);
-    int n = sh_param_rects(&part->params, i, rect);
-    for (int s = 0; s < n; s++)
-      for (int64_t a = 0; a < rect[s].count[0]; a++)
-        for (int64_t b = 0; b < rect[s].count[1]; b++) {
-          float x = g[(rect[s].local_start[0] + a) * w->local[1] + rect[s].local_start[1] + b];
-          float y = want[(rect[s].start[0] + a) * w->dim[1] + rect[s].start[1] + b];
-          assert_true(fabsf(x - y) <= 1e-5f + 1e-5f * fabsf(y));
-        }
+    int64_t *place = whole_places(&part->params, i);
+    for (int64_t k = 0; k < part->params.row[i].size; k++) {
+      float y = want[place[k]];
+      assert_true(fabsf(g[k] - y) <= 1e-5f + 1e-5f * fabsf(y));
+    }
+    free(place);
   }
 }
 
