@@ -49,6 +49,34 @@ expect() {
   [ -z "$problem" ] || complain "$ranks ranks, $*:$problem"
 }
 
+# exit-code words command...: on one rank, the words anywhere in what it prints; all of that is in $dir/out.
+says() {
+  says_code=$1 says_words=$2
+  shift 2
+  run 1 "$@"
+  cat "$dir/err" >>"$dir/out"
+  : >"$dir/err"
+  [ $code = "$says_code" ] || complain "$*: exit code $code, expected $says_code"
+  grep -qF -- "$says_words" "$dir/out" || complain "$*: '$says_words' is not in its output"
+}
+
+# file section.key=value...: a configuration of these, and of what small runs on $dir/data.h5 share unless they say other.
+recipe() {
+  recipe_file=$1
+  shift
+  printf '%s\n' "data.path=$dir/data.h5" model.width=16 model.max_len=20 loss.negatives=16 "$@" | awk -F'[.=]' '
+    !($1 in keys) { section[++n] = $1; keys[$1] = "" }
+    !(($1, $2) in value) { keys[$1] = keys[$1] " " $2 }
+    { value[$1, $2] = substr($0, index($0, "=") + 1) }
+    END {
+      for (i = 1; i <= n; i++) {
+        print section[i] ":"
+        m = split(keys[section[i]], key, " ")
+        for (k = 1; k <= m; k++) print "  " key[k] ": " value[section[i], key[k]]
+      }
+    }' >"$recipe_file"
+}
+
 # file, a run's metrics.jsonl: without what depends on the clock and the machine.
 lasting() {
   grep -v '"kind":"ranks"' "$1" | sed -E 's/"(tokens_per_s|mfu|comm_share|resident_mb|seconds)":[^,}]*/"\1":0/g'

@@ -16,25 +16,8 @@ awk 'BEGIN {
   print "einsam,Stück 5,1000000"
 }' >"$dir/log.csv"
 "$shoal" prepare --format csv "$dir/log.csv" -o "$dir/data.h5" >/dev/null || exit 1
-cat >"$dir/run.yaml" <<END
-data:
-  path: $dir/data.h5
-  split: leave-two-out
-model:
-  width: 24
-  max_len: 12
-loss:
-  negatives: 16
-batch:
-  users: 16
-optim:
-  lr: 0.005
-train:
-  epochs: 6
-  out: $dir/run
-eval:
-  users: 16
-END
+recipe "$dir/run.yaml" data.split=leave-two-out model.width=24 model.max_len=12 batch.users=16 optim.lr=0.005 \
+  train.epochs=6 train.out="$dir/run" eval.users=16
 expect 2 0 "" train "$dir/run.yaml"
 checkpoint=$dir/run/ckpt/latest.h5
 

@@ -3,25 +3,8 @@
 . "$(dirname "$0")/common.sh"
 
 "$shoal" synth "$dir/data.h5" --preset toy --users 200 >/dev/null || exit 1
-cat >"$dir/run.yaml" <<END
-data:
-  path: $dir/data.h5
-  split: leave-two-out
-model:
-  width: 16
-  heads: 2
-  max_len: 20
-loss:
-  negatives: 16
-batch:
-  users: 16
-train:
-  epochs: 12
-  log_every: 7
-checkpoint:
-  every: 5
-  keep: 3
-END
+recipe "$dir/run.yaml" data.split=leave-two-out model.heads=2 batch.users=16 train.epochs=12 train.log_every=7 \
+  checkpoint.every=5 checkpoint.keep=3
 length=$((12 * 13 / 7 + 12 + 1)) # of metrics.jsonl: progress, validations, the test
 
 # run-folder what: it has ended as the uninterrupted run did.

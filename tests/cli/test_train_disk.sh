@@ -5,22 +5,7 @@
 
 "$shoal" synth "$dir/data.h5" --preset toy --users 100 >/dev/null || exit 1
 mkdir "$dir/disk"
-cat >"$dir/run.yaml" <<END
-data:
-  path: $dir/data.h5
-model:
-  width: 256
-  layers: 4
-  max_len: 20
-loss:
-  negatives: 16
-batch:
-  users: 32
-train:
-  out: $dir/disk/run
-checkpoint:
-  keep: 1
-END
+recipe "$dir/run.yaml" model.width=256 model.layers=4 batch.users=32 train.out="$dir/disk/run" checkpoint.keep=1
 
 # A limit of the size of files, as of a quota: large enough for the files that MPI makes for itself.
 expect 1 0 "" train "$dir/run.yaml" train.epochs=1

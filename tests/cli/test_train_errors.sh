@@ -4,21 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 "$shoal" synth "$dir/data.h5" --preset toy --users 100 >/dev/null || exit 1
-cat >"$dir/good.yaml" <<END
-data:
-  path: $dir/data.h5
-model:
-  width: 16
-  heads: 2
-  max_len: 20
-loss:
-  negatives: 16
-batch:
-  users: 32
-train:
-  epochs: 2
-  out: $dir/run
-END
+recipe "$dir/good.yaml" model.heads=2 batch.users=32 train.epochs=2 train.out="$dir/run"
 expect 2 0 "" train "$dir/good.yaml"
 sum() { cksum <"$dir/run/ckpt/latest.h5"; }
 before=$(sum)

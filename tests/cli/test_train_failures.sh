@@ -4,24 +4,7 @@
 . "$(dirname "$0")/common.sh"
 SHOAL_MPI_TIMEOUT=20 # 124: somebody waits for ever
 "$shoal" synth "$dir/data.h5" --preset toy --users 400 >/dev/null || exit 1
-cat >"$dir/c.yaml" <<END
-data:
-  path: $dir/data.h5
-model:
-  width: 16
-  heads: 2
-  layers: 1
-  max_len: 20
-loss:
-  negatives: 16
-batch:
-  users: 32
-train:
-  steps: 4
-  out: $dir/run
-comm:
-  watchdog: 0.01
-END
+recipe "$dir/c.yaml" model.heads=2 model.layers=1 batch.users=32 train.steps=4 train.out="$dir/run" comm.watchdog=0.01
 
 # MPICH's mpiexec returns the number of a signal itself, and mixes codes of ranks that end at the same time.
 killed=137 aborted=134

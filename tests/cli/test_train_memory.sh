@@ -8,22 +8,8 @@ users=${2:-5000}
   --max-length 2500 >/dev/null || exit 1
 bytes=$(wc -c <"$dir/data.h5")
 limit=$((bytes * 4 / 5 / 1024)) # KB
-cat >"$dir/run.yaml" <<END
-data:
-  path: $dir/data.h5
-model:
-  width: 16
-  layers: 1
-  max_len: 30
-loss:
-  negatives: 16
-batch:
-  users: 64
-train:
-  steps: 20
-  log_every: 5
-  out: $dir/run
-END
+recipe "$dir/run.yaml" model.layers=1 model.max_len=30 batch.users=64 train.steps=20 train.log_every=5 \
+  train.out="$dir/run"
 # Each rank runs under the limit and keeps the largest resident size the system has seen of it.
 cat >"$dir/limited.sh" <<END
 #!/bin/sh

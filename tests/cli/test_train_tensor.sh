@@ -4,22 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 "$shoal" synth "$dir/data.h5" --preset toy --users 600 --items 100 >/dev/null || exit 1
-cat >"$dir/run.yaml" <<END
-data:
-  path: $dir/data.h5
-model:
-  width: 24
-  layers: 2
-  heads: 4
-  max_len: 20
-loss:
-  negatives: 16
-batch:
-  users: 64
-train:
-  epochs: 2
-  out: $dir/run
-END
+recipe "$dir/run.yaml" model.width=24 model.layers=2 model.heads=4 batch.users=64 train.epochs=2 train.out="$dir/run"
 
 # the last evaluation of a run folder: what a user compares
 figures() { grep '"kind":"eval"' "$1/metrics.jsonl" | tail -n 1 | sed -E 's/.*"hr@10":([0-9.]*),.*/\1/'; }
