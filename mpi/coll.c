@@ -30,35 +30,24 @@ static void layout(const sh_axis *axis, const int64_t *count, int *counts, int *
   }
 }
 
-static void all_reduce(const sh_axis *axis, const char *call, void *x, int64_t n, size_t size, MPI_Datatype type,
-                       MPI_Op op) {
+static void all_reduce(const sh_axis *axis, const char *call, void *x, int64_t n, MPI_Datatype type, MPI_Op op) {
   if (axis->size == 1) return;
-  sh_check(axis, call, n, (int64_t)size);
+  int size;
+  SH_MPI(axis, MPI_Type_size, type, &size);
+  sh_check(axis, call, n, size);
   sh_mpi_op o = sh_mpi_begin(axis, call);
   for (int64_t i = 0; i < n; i += sh_mpi_piece)
-    SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + (size_t)i * size, (int)sh_mpi_next(n - i), type, op,
+    SH_MPI(axis, MPI_Allreduce, MPI_IN_PLACE, (char *)x + i * size, (int)sh_mpi_next(n - i), type, op,
            sh_axis_comm(axis));
-  sh_mpi_end(&o, 2 * n * (int64_t)size * (axis->size - 1) / axis->size);
+  sh_mpi_end(&o, 2 * n * size * (axis->size - 1) / axis->size);
 }
 
-void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_FLOAT, MPI_SUM);
-}
-void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_DOUBLE, MPI_SUM);
-}
-void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_INT64_T, MPI_SUM);
-}
-void sh_max_f32(const sh_axis *axis, float *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_FLOAT, MPI_MAX);
-}
-void sh_max_f64(const sh_axis *axis, double *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_DOUBLE, MPI_MAX);
-}
-void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) {
-  all_reduce(axis, __func__, x, n, sizeof *x, MPI_INT64_T, MPI_MAX);
-}
+void sh_sum_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_FLOAT, MPI_SUM); }
+void sh_sum_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_DOUBLE, MPI_SUM); }
+void sh_sum_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_INT64_T, MPI_SUM); }
+void sh_max_f32(const sh_axis *axis, float *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_FLOAT, MPI_MAX); }
+void sh_max_f64(const sh_axis *axis, double *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_DOUBLE, MPI_MAX); }
+void sh_max_i64(const sh_axis *axis, int64_t *x, int64_t n) { all_reduce(axis, __func__, x, n, MPI_INT64_T, MPI_MAX); }
 
 void sh_bcast(const sh_axis *axis, void *data, size_t bytes, int root) {
   if (axis->size == 1) return;
