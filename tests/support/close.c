@@ -17,6 +17,23 @@ sh_close sh_close_of(int64_t n, const double *got, const double *want, double sc
   return c;
 }
 
+double sh_close_rows(int64_t rows, int64_t n, int64_t ld, const float *got, const float *want, double floor) {
+  double furthest = 0, largest = floor;
+  for (int64_t i = 0; i < rows; i++, got += ld, want += ld) {
+    for (int64_t k = 0; k < n; k++) {
+      double distance = fabs((double)got[k] - (double)want[k]);
+      if (!isfinite(distance)) return INFINITY;
+      furthest = fmax(furthest, distance), largest = fmax(largest, fabs((double)want[k]));
+    }
+    if (memcmp(got + n, want + n, sizeof(float) * (size_t)(ld - n)) != 0) return INFINITY;
+  }
+  return furthest > 0 ? furthest / largest : 0;
+}
+
+double sh_close_floats(int64_t n, const float *got, const float *want, double floor) {
+  return sh_close_rows(1, n, n, got, want, floor);
+}
+
 /* Where the next failure is written; the last place is overwritten when there are too many. */
 static char *next_failure(sh_close_report *r) {
   int at = r->failed < SH_CLOSE_FAILURES ? r->failed : SH_CLOSE_FAILURES - 1;

@@ -26,6 +26,11 @@ sh_close sh_close_of(int64_t n, const double *got, const double *want, double sc
 
 enum { SH_CLOSE_KINDS = 32, SH_CLOSE_FAILURES = 20 };
 
+/* The error of floats, in rows of n that lie ld apart; the largest entry counts as `floor` at least (a sum of terms
+ * that cancel is no scale). What lies between rows must be the same to the bit, else the error is infinite. */
+double sh_close_rows(int64_t rows, int64_t n, int64_t ld, const float *got, const float *want, double floor);
+double sh_close_floats(int64_t n, const float *got, const float *want, double floor); /* one row */
+
 typedef struct sh_close_report {
   int kinds;
   struct {

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "support/close.h"
+
 enum { D = SH_BENCH_D, ITEMS = SH_BENCH_ITEMS, LD = SH_BENCH_LD, T = SH_BENCH_T, B = SH_BENCH_B };
 
 const char *sh_layer_case_name(const sh_layer_case *l) {
@@ -155,16 +157,10 @@ int sh_layer_bench_arrays(const sh_layer_bench *b, sh_bench_array out[SH_BENCH_A
 
 int sh_layer_differs(const char *test, const sh_layer_case *l, const sh_bench_array *got, const float *want,
                      double tolerance) {
-  double top = 0, far = 0;
-  for (int64_t i = 0; i < (got->wide ? got->n / 2 : got->n); i++) {
-    double x = got->wide ? ((const double *)(const void *)got->at)[i] : (double)got->at[i];
-    double y = got->wide ? ((const double *)(const void *)want)[i] : (double)want[i], d = fabs(x - y);
-    if (!(d <= far)) far = isfinite(d) ? d : INFINITY;
-    if (fabs(y) > top) top = fabs(y);
-  }
-  if (far <= tolerance * top) return 0;
-  fprintf(stderr, "  %s: %s: %s: error %.3g, allowed %.3g\n", test, sh_layer_case_name(l), got->name, far / top,
-          tolerance);
+  double error = got->wide ? sh_close_of(got->n / 2, (const void *)got->at, (const void *)want, 0).error
+                           : sh_close_floats(got->n, got->at, want, 0);
+  if (error <= tolerance) return 0;
+  fprintf(stderr, "  %s: %s: %s: error %.3g, allowed %.3g\n", test, sh_layer_case_name(l), got->name, error, tolerance);
   return 1;
 }
 

@@ -18,6 +18,12 @@ void sh_make_normal(float *x, int64_t n, float scale, uint32_t what) {
   }
 }
 
+float *sh_new_normal(int64_t n, float scale, uint32_t what) {
+  float *x = sh_malloc(sizeof *x * (size_t)(n + 1));
+  sh_make_normal(x, n, scale, what);
+  return x;
+}
+
 /* Seconds to the next event: none, few, hours, months, years. */
 static int64_t gap(uint32_t seed, int64_t i) {
   static const uint32_t range[5] = {1, 5, 20000, 10000000, 200000000};

@@ -18,6 +18,7 @@ void sh_make_batch(sh_batch *b, int64_t B, const int32_t *length, int64_t items,
 
 /* Normal numbers times `scale`: element i of stream `what`. */
 void sh_make_normal(float *x, int64_t n, float scale, uint32_t what);
+float *sh_new_normal(int64_t n, float scale, uint32_t what); /* free() it */
 
 /* 32 random bits. */
 uint32_t sh_make_bits(uint32_t what, int64_t i);

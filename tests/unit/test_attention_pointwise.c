@@ -13,6 +13,8 @@
 #include "core/arena.h"
 #include "core/rng.h"
 #include "kernels/kernels.h"
+#include "support/close.h"
+#include "support/make_batch.h"
 
 enum { BUCKETS = 129, HSTU = 1, BETA = 2, ALPHA = 3 }; /* channels */
 
@@ -31,17 +33,6 @@ typedef struct result {
   float *out, *dq, *dk, *dv, *dpos, *dts;
   double da, db;
 } result;
-
-static float *noise(int64_t n, uint32_t what, float scale) {
-  float *x = sh_malloc(sizeof(float) * (size_t)(n + 1));
-  for (int64_t i = 0; i < n; i++) {
-    sh_philox r = sh_random4(7, SH_SITE_TEST, what, 0, 0, (uint32_t)i);
-    float two[2];
-    sh_normal2(r.v[0], r.v[1], two);
-    x[i] = scale * two[0];
-  }
-  return x;
-}
 
 static int bucket(int64_t dt) {
   float x = (float)(dt < 1 ? 1 : dt);
@@ -70,8 +61,10 @@ static problem make(int L, int dqk, int dv, int channels, int function, uint32_t
   problem p = {.L = L, .dqk = dqk, .dv = dv, .channels = channels, .function = function, .timed = true};
   p.ldq = dqk + 3, p.ldkv = (dqk > dv ? dqk : dv) + 5, p.stride = dv, p.ldout = channels * dv + 2;
   p.divisor = (float)(L + 11), p.a = 0.7f, p.b = function == 0 ? 0.6f : -4.f;
-  p.q = noise((int64_t)L * p.ldq, 1, 1), p.k = noise((int64_t)L * p.ldkv, 2, 1), p.v = noise((int64_t)L * p.ldkv, 3, 1);
-  p.pos = noise(2 * L - 1, 4, 1), p.ts = noise(BUCKETS, 5, 1), p.dout = noise((int64_t)L * p.ldout, 6, 1);
+  p.q = sh_new_normal((int64_t)L * p.ldq, 1, 1), p.k = sh_new_normal((int64_t)L * p.ldkv, 1, 2),
+  p.v = sh_new_normal((int64_t)L * p.ldkv, 1, 3);
+  p.pos = sh_new_normal(2 * L - 1, 1, 4), p.ts = sh_new_normal(BUCKETS, 1, 5),
+  p.dout = sh_new_normal((int64_t)L * p.ldout, 1, 6);
   p.time = sh_malloc(sizeof(int64_t) * (size_t)(L + 1));
   p.next_time = p.time + 1;
   p.time[0] = 978300760;
@@ -91,8 +84,9 @@ static void problem_free(problem *p) {
 static result result_make(const problem *p) {
   result r = {0};
   int64_t wide = (int64_t)p->L * p->ldkv;
-  r.out = noise((int64_t)p->L * p->ldout, 20, 1);
-  r.dq = noise((int64_t)p->L * p->ldq, 21, 1), r.dk = noise(wide, 22, 1), r.dv = noise(wide, 23, 1);
+  r.out = sh_new_normal((int64_t)p->L * p->ldout, 1, 20);
+  r.dq = sh_new_normal((int64_t)p->L * p->ldq, 1, 21), r.dk = sh_new_normal(wide, 1, 22),
+  r.dv = sh_new_normal(wide, 1, 23);
   r.dpos = sh_calloc((size_t)(2 * p->L), sizeof(float)), r.dts = sh_calloc(BUCKETS, sizeof(float));
   return r;
 }
@@ -122,7 +116,7 @@ static void run(const sh_kernels *k, const problem *p, result *r, bool backward)
   sh_fuxi_maps m;
   describe(p, r, &h, &m);
   int64_t n = sh_attention_work(p->L, h.dqk, p->dv);
-  float *work = noise(n, 30, 1);
+  float *work = sh_new_normal(n, 1, 30);
   uint32_t guard = 0xDEADBEEF;
   memcpy(work + n, &guard, sizeof guard);
   if (p->channels == HSTU) {
@@ -199,18 +193,10 @@ static void reference_gradients(void **state) {
 static double tolerance = 1e-5;
 static void compare(const float *x, const float *ref, int rows, int n, int ld, const char *isa, const problem *p,
                     const char *what) {
-  double most = 1e-30, worst = 0;
-  for (int i = 0; i < rows; i++)
-    for (int c = 0; c < n; c++) most = fmax(most, fabs((double)ref[i * ld + c]));
-  for (int i = 0; i < rows; i++)
-    for (int c = 0; c < ld; c++) {
-      double e = fabs((double)x[i * ld + c] - (double)ref[i * ld + c]);
-      if (c >= n && e != 0) fail_msg("%s: %s writes between rows", isa, what);
-      if (!(e <= worst)) worst = e;
-    }
-  if (!(worst <= tolerance * most))
+  double error = sh_close_rows(rows, n, ld, x, ref, 1e-30);
+  if (!(error <= tolerance))
     fail_msg("%s, L %d, dqk %d, dv %d, channels %d, function %d: %s off by %g of its largest entry", isa, p->L, p->dqk,
-             p->dv, p->channels, p->function, what, worst / most);
+             p->dv, p->channels, p->function, what, error);
 }
 
 static void compare_scalar(double x, double ref, double scale, const char *isa, const problem *p, const char *what) {

@@ -13,16 +13,29 @@
 #include "core/config.h"
 #include "kernels/kernels.h"
 #include "nn/loss.h"
+#include "support/close.h"
 #include "support/make_batch.h"
 
 static const int widths[] = {1, 2, 16, 31, 50, 63, 64, 65, 256, 300}, counts[] = {1, 3, 127, 128, 129};
 enum { WIDTHS = sizeof widths / sizeof *widths, COUNTS = sizeof counts / sizeof *counts, TABLES = 3 };
 
-/* What precision bf16 runs here, and what other CPUs do. */
-static void tables(sh_kernels room[2], const sh_kernels *all[TABLES]) {
+static sh_arena mem;
+static const sh_kernels *all[TABLES]; /* what precision bf16 runs here, and what other CPUs do */
+
+static int setup(void **state) {
+  (void)state;
+  static sh_kernels room[2];
+  sh_arena_init(&mem, "test");
   all[0] = sh_kernels_bf16();
   all[1] = sh_kernels_emulate_bf16(sh_kernels_best(), &room[0]);
   all[2] = sh_kernels_emulate_bf16(&sh_kernels_ref, &room[1]);
+  return 0;
+}
+
+static int teardown(void **state) {
+  (void)state;
+  sh_arena_free(&mem);
+  return 0;
 }
 
 /* Nearest with 8 significant bits, ties to even, by arithmetic; numbers here are not tiny. */
@@ -33,8 +46,8 @@ static float nearest(float x) {
   return x == 0 ? x : (float)(nearbyint((double)x / unit) * unit);
 }
 
-static float *normal(sh_arena *mem, int64_t n, float sd, uint32_t salt) {
-  float *x = SH_ARENA_NEW(mem, float, n);
+static float *normal(int64_t n, float sd, uint32_t salt) {
+  float *x = SH_ARENA_NEW(&mem, float, n);
   sh_make_normal(x, n, sd, salt);
   return x;
 }
@@ -48,30 +61,15 @@ static void expand(const sh_kernels *k, int64_t columns, const float *copy, floa
   k->pair_sums(1, columns, &one, &p, copy, columns / k->copy_parts, out, columns);
 }
 
-static double distance(int64_t n, const float *x, const float *y, double floor) {
-  double worst = 0, largest = floor;
-  for (int64_t i = 0; i < n; i++) {
-    double d = fabs((double)x[i] - (double)y[i]);
-    if (!(d <= worst)) worst = d;
-    largest = fmax(largest, fabs((double)y[i]));
-  }
-  return worst == 0 ? 0 : worst / largest;
-}
-
 /* Rows as they are are rounded to nearest; rows of length one too, from an fp32 value whose last bits may differ. */
 static void what_a_copy_holds(void **state) {
   (void)state;
-  sh_arena mem;
-  sh_arena_init(&mem, "test");
-  sh_kernels room[2];
-  const sh_kernels *all[TABLES];
-  tables(room, all);
   for (int k = 0; k < TABLES; k++)
     for (int w = 0; w < WIDTHS; w++)
       for (int l2 = 0; l2 < 2; l2++) {
         enum { N = 3, PAD = 2 };
         int64_t D = widths[w], ldx = D + 1, columns = sh_copy_columns(all[k], D), ld = sh_copy_floats(all[k], D) + PAD;
-        float *x = normal(&mem, N * ldx, 1, 5), *copy = SH_ARENA_NEW(&mem, float, N *ld), length[N];
+        float *x = normal(N * ldx, 1, 5), *copy = SH_ARENA_NEW(&mem, float, N *ld), length[N];
         float *unit = SH_ARENA_NEW(&mem, float, N *columns), *got = SH_ARENA_NEW(&mem, float, columns);
         for (int64_t i = 0; i < N * ld; i++) copy[i] = 1234.5f;
         all[k]->unit_copies(N, D, l2, 1e-6f, x, ldx, copy, ld, length);
@@ -90,24 +88,19 @@ static void what_a_copy_holds(void **state) {
         }
         sh_arena_reset(&mem);
       }
-  sh_arena_free(&mem);
 }
 
 /* Softmax, hidden gradients and row gradients of every width and number of negatives against the same in double. */
 static void kernels(void **state) {
   (void)state;
   enum { T = 3, U = 40, SHIFT = 8 };
-  sh_arena mem;
-  sh_arena_init(&mem, "test");
-  sh_kernels room[2];
-  const sh_kernels *all[TABLES], *ref = &sh_kernels_ref;
-  tables(room, all);
+  const sh_kernels *ref = &sh_kernels_ref;
   double worst = 0;
   for (int k = 0; k < TABLES; k++)
     for (int w = 0; w < WIDTHS; w++)
       for (int c = 0; c < COUNTS; c++) {
         int64_t D = widths[w], n = counts[c] + 1, wide = sh_copy_columns(all[k], D), ld = sh_copy_floats(all[k], D);
-        float *x = normal(&mem, U * D, 1, 7), *y = normal(&mem, T * D, 1, 8), length[U], scale = 4 / sqrtf((float)D);
+        float *x = normal(U * D, 1, 7), *y = normal(T * D, 1, 8), length[U], scale = 4 / sqrtf((float)D);
         float *e = SH_ARENA_NEW(&mem, float, U *ld), *h = SH_ARENA_NEW(&mem, float, T *ld);
         all[k]->unit_copies(U, D, false, 1, x, D, e, ld, length);
         all[k]->unit_copies(T, D, false, 1, y, D, h, ld, length);
@@ -121,7 +114,8 @@ static void kernels(void **state) {
         double loss = all[k]->sampled_softmax(T, n, wide, scale, 0.5f, h, e, ld, slot, coef, 1 << SHIFT, dh);
         double want =
             ref->sampled_softmax(T, n, wide, scale, 0.5f, h_ref, e_ref, wide, slot, coef_ref, 1 << SHIFT, dh_ref);
-        double off = fmax(distance(T << SHIFT, coef, coef_ref, 1e-3), distance(T * wide, dh, dh_ref, 1e-2));
+        double off =
+            fmax(sh_close_floats(T << SHIFT, coef, coef_ref, 1e-3), sh_close_floats(T * wide, dh, dh_ref, 1e-2));
         assert_true(all[k]->sampled_softmax(T, n, wide, scale, 0.5f, h, e, ld, slot, coef, 1 << SHIFT, NULL) == loss);
 
         int32_t *pair = SH_ARENA_NEW(&mem, int32_t, T * n);
@@ -131,10 +125,10 @@ static void kernels(void **state) {
             for (int64_t j = 0; j < n; j++)
               if (slot[t * n + j] == u) pair[end++] = (int32_t)(t << SHIFT | j);
         sh_pairs pairs = {.start = start, .pair = pair, .shift = SHIFT};
-        float *de = normal(&mem, U * wide, 1, 9), *de_ref = normal(&mem, U * wide, 1, 9);
+        float *de = normal(U * wide, 1, 9), *de_ref = normal(U * wide, 1, 9);
         all[k]->pair_sums(U, wide, coef_ref, &pairs, h, ld, de, wide);
         ref->pair_sums(U, wide, coef_ref, &pairs, h_ref, wide, de_ref, wide);
-        off = fmax(off, distance(U * wide, de, de_ref, 1));
+        off = fmax(off, sh_close_floats(U * wide, de, de_ref, 1));
         worst = fmax(worst, off);
         if (!(off <= 5e-6) || !(fabs(loss - want) <= 2e-6 * fmax(want, 1)))
           fail_msg("%s, %s: D %d, %d negatives: %.2e; loss %.9g, not %.9g", all[k]->name, all[k]->precision, (int)D,
@@ -142,11 +136,10 @@ static void kernels(void **state) {
         sh_arena_reset(&mem);
       }
   print_message("copies: %.1e\n", worst);
-  sh_arena_free(&mem);
 }
 
 /* The loss with gradients of both sides. */
-static double whole(sh_arena *mem, const sh_kernels *k, int64_t D, int64_t R, float *dhidden, float *drows) {
+static double whole(const sh_kernels *k, int64_t D, int64_t R, float *dhidden, float *drows) {
   enum { T = 70, U = 90 };
   sh_config conf;
   sh_arena scratch;
@@ -154,9 +147,9 @@ static double whole(sh_arena *mem, const sh_kernels *k, int64_t D, int64_t R, fl
   sh_arena_init(&scratch, "scratch");
   conf.loss.l2_norm = D > 1, conf.loss.temperature = 0.1; /* a gradient along all there is would be noise */
   int64_t ld = (D + 15) / 16 * 16;
-  float *value = SH_ARENA_ZNEW(mem, float, U *ld), *hidden = normal(mem, T * D, 1, 1);
+  float *value = SH_ARENA_ZNEW(&mem, float, U *ld), *hidden = normal(T * D, 1, 1);
   for (int64_t u = 0; u < U; u++) sh_make_normal(value + u * ld, D, 0.05f, 100 + (uint32_t)u);
-  int32_t *reference = SH_ARENA_NEW(mem, int32_t, T * (R + 1));
+  int32_t *reference = SH_ARENA_NEW(&mem, int32_t, T * (R + 1));
   for (int64_t i = 0; i < T * (R + 1); i++) reference[i] = (int32_t)(sh_make_bits(1, i) % U);
   memset(drows, 0, sizeof *drows * (size_t)(U * ld));
   sh_rows rows = {.ld = (int)ld, .nslots = U, .value = value, .grad = drows};
@@ -177,31 +170,25 @@ static double whole(sh_arena *mem, const sh_kernels *k, int64_t D, int64_t R, fl
 
 static void losses(void **state) {
   (void)state;
-  sh_arena mem;
-  sh_arena_init(&mem, "test");
-  sh_kernels room[2];
-  const sh_kernels *all[TABLES];
-  tables(room, all);
   for (int w = 0; w < WIDTHS; w++)
     for (int c = 0; c < COUNTS; c++) {
       int64_t D = widths[w], R = counts[c], h = 70 * D, e = 90 * ((D + 15) / 16 * 16);
       float *dh[2], *de[2];
       for (int i = 0; i < 2; i++) dh[i] = SH_ARENA_NEW(&mem, float, h), de[i] = SH_ARENA_NEW(&mem, float, e);
-      double want = whole(&mem, &sh_kernels_ref, D, R, dh[1], de[1]);
+      double want = whole(&sh_kernels_ref, D, R, dh[1], de[1]);
       for (int k = 0; k < TABLES; k++) {
-        double loss = whole(&mem, all[k], D, R, dh[0], de[0]);
-        double far = fmax(distance(h, dh[0], dh[1], 1e-6), distance(e, de[0], de[1], 1e-6));
+        double loss = whole(all[k], D, R, dh[0], de[0]);
+        double far = fmax(sh_close_floats(h, dh[0], dh[1], 1e-6), sh_close_floats(e, de[0], de[1], 1e-6));
         if (!(fabs(loss - want) <= 3e-3 * want) || !(far <= 2e-2))
           fail_msg("%s, %s: D %d, %d negatives: loss %.9g, in fp32 %.9g; gradients off by %.2g", all[k]->name,
                    all[k]->precision, (int)D, (int)R, loss, want, far);
       }
       sh_arena_reset(&mem);
     }
-  sh_arena_free(&mem);
 }
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(what_a_copy_holds), cmocka_unit_test(kernels),
                                      cmocka_unit_test(losses)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, setup, teardown);
 }

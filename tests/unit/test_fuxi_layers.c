@@ -12,25 +12,15 @@
 #include <omp.h>
 
 #include "core/arena.h"
-#include "core/rng.h"
 #include "data/time_runs.h"
 #include "nn/fuxi.h"
+#include "support/close.h"
+#include "support/make_batch.h"
 #include "support/whole.h"
 
 enum { IN, OUT, FFN, CALLS, MOST_PARTS = 2, D = 6, SEQUENCES = 5 };
 static const int32_t offsets[SEQUENCES + 1] = {0, 5, 5, 6, 15, 17}; /* one is empty */
 enum { T = 17 };
-
-static float *noise(int64_t n, uint32_t what, float scale) {
-  float *x = sh_malloc(sizeof(float) * (size_t)(n + 1));
-  for (int64_t i = 0; i < n; i++) {
-    sh_philox r = sh_random4(7, SH_SITE_TEST, what, 0, 0, (uint32_t)i);
-    float two[2];
-    sh_normal2(r.v[0], r.v[1], two);
-    x[i] = scale * two[0];
-  }
-  return x;
-}
 
 typedef struct part {
   sh_params params;
@@ -104,7 +94,7 @@ static void block_make(block *b, int parts, int channels, int function, bool tim
   b->width = channels * 2 * 3 / parts;
   sh_arena_init(&b->step, "step"), sh_arena_init(&b->scratch, "scratch");
   block_batch(b);
-  float *x = noise(T * D, 40, 1), *dout = noise(T * D, 41, 1);
+  float *x = sh_new_normal(T * D, 1, 40), *dout = sh_new_normal(T * D, 1, 41);
   memcpy(b->x, x, sizeof b->x), memcpy(b->dout, dout, sizeof b->dout);
   free(x), free(dout);
   for (int i = 0; i < parts; i++) {
@@ -252,13 +242,8 @@ static void layer_gradients(void **state) {
 }
 
 static void near(const float *x, const float *y, int64_t n, double tolerance, const char *what) {
-  double most = 1e-30, worst = 0;
-  for (int64_t i = 0; i < n; i++) most = fmax(most, fabs((double)y[i]));
-  for (int64_t i = 0; i < n; i++) {
-    double e = fabs((double)x[i] - (double)y[i]);
-    if (!(e <= worst)) worst = e;
-  }
-  if (!(worst <= tolerance * most)) fail_msg("%s: off by %g of the largest entry", what, worst / most);
+  double error = sh_close_floats(n, x, y, 1e-30);
+  if (!(error <= tolerance)) fail_msg("%s: off by %g of the largest entry", what, error);
 }
 
 /* The whole gradient of a parameter from its parts. */

@@ -12,6 +12,7 @@
 #include "core/rng.h"
 #include "kernels/fast/vec.h"
 #include "kernels/kernels.h"
+#include "support/close.h"
 
 static const int sizes[] = {1, 2, 3, 15, 16, 17, 50, 63, 64, 65, 200, 211, 4096};
 enum { SIZES = sizeof sizes / sizeof *sizes, LONGEST = 4096, PAD = 3 };
@@ -30,22 +31,6 @@ static float *copy_of(const float *x, int64_t n) {
   float *y = malloc(sizeof(float) * (size_t)n);
   memcpy(y, x, sizeof(float) * (size_t)n);
   return y;
-}
-
-/* Largest difference over the largest entry, at least `floor`; columns beyond n must be equal to the bit. */
-static double distance(int64_t rows, int64_t n, int64_t ld, const float *x, const float *ref, double floor) {
-  double worst = 0, largest = floor;
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < ld; k++) {
-      double a = (double)x[i * ld + k], b = (double)ref[i * ld + k];
-      if (k >= n) {
-        assert_true(memcmp(x + i * ld + k, ref + i * ld + k, sizeof(float)) == 0);
-        continue;
-      }
-      assert_true(isfinite(a));
-      worst = fmax(worst, fabs(a - b)), largest = fmax(largest, fabs(b));
-    }
-  return worst / largest;
 }
 
 /* A check of one table; run for every one but ref. */
@@ -73,7 +58,7 @@ static void check_gemm(const sh_kernels *k) {
           float *x = copy_of(C, M * ldc), *y = copy_of(C, M * ldc);
           (trans ? k->gemm_tn : k->gemm)(M, N, K, A, lda, B, ldc, x, ldc, add);
           (trans ? sh_kernels_ref.gemm_tn : sh_kernels_ref.gemm)(M, N, K, A, lda, B, ldc, y, ldc, add);
-          double e = distance(M, N, ldc, x, y, 0.5 * sqrt((double)K));
+          double e = sh_close_rows(M, N, ldc, x, y, 0.5 * sqrt((double)K));
           worst = fmax(worst, e);
           if (e > 1e-6 + 5e-8 * sqrt((double)K)) /* sums of K terms in fp32 wander */
             fail_msg("%s: %s %lld x %lld x %lld: %.2e", k->name, trans ? "gemm_tn" : "gemm", (long long)M, (long long)N,
@@ -114,7 +99,7 @@ static void check_norm(const sh_kernels *k, bool layer, int64_t n, float eps, do
   for (int64_t i = 0; i < n; i++) x[2 * ld + i] *= 1e-3f;
   (layer ? k->layernorm : k->rmsnorm)(ROWS, n, eps, x, ld, y, ld, r);
   (layer ? ref->layernorm : ref->rmsnorm)(ROWS, n, eps, x, ld, yr, ld, rr);
-  double e = distance(ROWS, n, ld, y, yr, 1e-3);
+  double e = sh_close_rows(ROWS, n, ld, y, yr, 1e-3);
   /* A short centred row may be close to constant: its variance is a difference of nearly equal numbers. */
   double bound = layer && n < 4 ? 1e-4 : 4e-6;
   for (int i = 0; i < ROWS; i++) e = fmax(e, fabs((double)r[i] - (double)rr[i]) / (double)rr[i]);
@@ -124,7 +109,7 @@ static void check_norm(const sh_kernels *k, bool layer, int64_t n, float eps, do
   for (int add = 0; add < 2; add++) {
     (layer ? k->layernorm_back : k->rmsnorm_back)(ROWS, n, yr, ld, r, dy, ld, dx, ld, add);
     (layer ? ref->layernorm_back : ref->rmsnorm_back)(ROWS, n, yr, ld, r, dy, ld, dr, ld, add);
-    e = distance(ROWS, n, ld, dx, dr, 1);
+    e = sh_close_rows(ROWS, n, ld, dx, dr, 1);
     worst[1] = fmax(worst[1], e);
     if (e > 2e-6) fail_msg("%s: norm back of %lld: %.2e", k->name, (long long)n, e);
   }
@@ -272,7 +257,7 @@ static void check_adamw(const sh_kernels *k) {
     }
     for (int i = 0; i < 3; i++) {
       static const double typical[] = {0.1, 0.01, 1e-4};
-      double e = distance(1, n, n, p[i], r[i], typical[i]);
+      double e = sh_close_rows(1, n, n, p[i], r[i], typical[i]);
       worst = fmax(worst, e);
       if (e > 1e-6) fail_msg("%s: adamw of %lld, array %d: %.2e", k->name, (long long)n, i, e);
       free(p[i]), free(r[i]);
@@ -306,7 +291,7 @@ static void check_dot_axpy(const sh_kernels *k) {
     k->axpy(n, 0.3f, a + 1, y + 1);
     sh_kernels_ref.axpy(n, 0.3f, a + 1, yr + 1);
     assert_true(y[0] == yr[0] && y[n + 1] == yr[n + 1]);
-    assert_true(distance(1, n + 2, n + 2, y, yr, 1) < 3e-7);
+    assert_true(sh_close_rows(1, n + 2, n + 2, y, yr, 1) < 3e-7);
     free(a), free(b), free(y), free(yr);
   }
 }
@@ -339,12 +324,12 @@ static void check_gathers(const sh_kernels *k) {
       int32_t start[GROUPS + 1] = {9, 9, 9 + (int32_t)n / 3, 9 + (int32_t)n / 3, 9 + (int32_t)n, 9 + (int32_t)n};
       k->gather_sum(n, width, own, rows, ld, slot, x);
       sh_kernels_ref.gather_sum(n, width, own, rows, ld, slot, y);
-      double e = distance(1, width, ld, x, y, sqrt((double)n) / 3);
+      double e = sh_close_rows(1, width, ld, x, y, sqrt((double)n) / 3);
       fill(x, GROUPS * ld, 36, -1, 1), memcpy(y, x, sizeof(float) * (size_t)(GROUPS * ld));
       sh_pairs pairs = {.start = start, .pair = pair, .shift = SHIFT};
       k->pair_sums(GROUPS, width, coef, &pairs, rows, ld, x, ld);
       sh_kernels_ref.pair_sums(GROUPS, width, coef, &pairs, rows, ld, y, ld);
-      e = fmax(e, distance(GROUPS, width, ld, x, y, sqrt((double)n) / 3));
+      e = fmax(e, sh_close_rows(GROUPS, width, ld, x, y, sqrt((double)n) / 3));
       worst = fmax(worst, e);
       if (e > 1e-6 + 1e-7 * sqrt((double)n))
         fail_msg("%s: gathers of %lld rows, width %lld: %.2e", k->name, (long long)n, (long long)width, e);
@@ -375,8 +360,8 @@ static void check_sampled_softmax(const sh_kernels *k) {
         double loss = k->sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef, ldcoef, dh);
         double want =
             sh_kernels_ref.sampled_softmax(TOKENS, n, width, scale, 0.5f, h, rows, ld, slot, coef_ref, ldcoef, dh_ref);
-        double e = fmax(distance(TOKENS, n, ldcoef, coef, coef_ref, 1e-30),
-                        distance(1, TOKENS * width, TOKENS * width + PAD, dh, dh_ref, n > 1 ? 1e-2 : 1));
+        double e = fmax(sh_close_rows(TOKENS, n, ldcoef, coef, coef_ref, 1e-30),
+                        sh_close_rows(1, TOKENS * width, TOKENS * width + PAD, dh, dh_ref, n > 1 ? 1e-2 : 1));
         worst = fmax(worst, e);
         /* A logit of some hundreds is good to 1e-5. */
         if (!(e <= (variant & 1 ? 5e-5 : 3e-6) + 1e-7 * sqrt((double)n)) ||
@@ -407,11 +392,11 @@ static void check_unit_rows(const sh_kernels *k) {
       for (int64_t i = 0; i < n; i++) x[ldx + i] = 0, x[2 * ldx + i] *= 0.1f;
       k->unit_rows(N, n, l2, eps, x, ldx, y, ldy, length);
       sh_kernels_ref.unit_rows(N, n, l2, eps, x, ldx, yr, ldy, length_ref);
-      double e = fmax(distance(N, ldy, ldy, y, yr, 0), distance(1, N, N, length, length_ref, 0));
+      double e = fmax(sh_close_rows(N, ldy, ldy, y, yr, 0), sh_close_rows(1, N, N, length, length_ref, 0));
       for (int64_t i = 0; i < N * ldy; i++) assert_true(i % ldy < n || y[i] == 0);
       k->unit_rows_back(N, n, l2, eps, x, ldx, length_ref, dy, ldy, dx, ldx, add);
       sh_kernels_ref.unit_rows_back(N, n, l2, eps, x, ldx, length_ref, dy, ldy, dr, ldx, add);
-      e = fmax(e, distance(N, n, ldx, dx, dr, 1));
+      e = fmax(e, sh_close_rows(N, n, ldx, dx, dr, 1));
       worst = fmax(worst, e);
       if (!(e <= 2e-6)) fail_msg("%s: unit rows of %lld, variant %d: %.2e", k->name, (long long)n, variant, e);
       free(x), free(y), free(yr), free(dy), free(dx), free(dr);

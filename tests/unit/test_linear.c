@@ -14,6 +14,7 @@
 #include "core/rng.h"
 #include "kernels/bf16.h"
 #include "kernels/gemm.h"
+#include "support/close.h"
 
 static const int sizes[] = {1, 2, 3, 16, 17, 50, 64, 65, 129, 211, 513, 1030};
 enum { SIZES = sizeof sizes / sizeof *sizes, PAD = 3, TABLES = 3 };
@@ -46,20 +47,6 @@ static void tables(sh_kernels *room, const sh_kernels *all[TABLES]) {
   all[0] = sh_kernels_best();
   all[1] = sh_kernels_emulate_bf16(sh_kernels_best(), room);
   all[2] = sh_kernels_bf16();
-}
-
-/* Largest difference over the largest entry, at least `floor` (a sum of terms that cancel is no scale); columns beyond
- * n must be untouched. */
-static double distance(int64_t rows, int64_t n, int64_t ld, const float *x, const float *y, double floor) {
-  double worst = 0, largest = floor;
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < ld; k++) {
-      double a = (double)x[i * ld + k], b = (double)y[i * ld + k];
-      if (k >= n) assert_true(memcmp(x + i * ld + k, y + i * ld + k, sizeof(float)) == 0);
-      assert_true(isfinite(a));
-      worst = fmax(worst, fabs(a - b)), largest = fmax(largest, fabs(b));
-    }
-  return worst / largest;
 }
 
 static void rounding_to_bf16(void **state) {
@@ -122,8 +109,8 @@ static void check_product(const problem *p, bool tn, const sh_kernels *const *al
   for (int i = 0; i < TABLES; i++) {
     memcpy(got, p->C, bytes);
     (tn ? product_tn : product)(all[i], p, false, got);
-    double e =
-        distance(p->M, p->N, p->N + PAD, got, want[strcmp(all[i]->precision, "fp32") != 0], sqrt((double)p->K) / 3);
+    double e = sh_close_rows(p->M, p->N, p->N + PAD, got, want[strcmp(all[i]->precision, "fp32") != 0],
+                             sqrt((double)p->K) / 3);
     worst[i] = fmax(worst[i], e);
     if (e > 1e-5)
       fail_msg("%s, %s: %s %lld x %lld x %lld: %.2e", all[i]->name, all[i]->precision, tn ? "multiply_tn" : "multiply",
@@ -212,11 +199,11 @@ static void check_gate(const sh_kernels *k, int64_t n, bool more, double *worst)
   sh_kernels_ref.gate_back(n, in[0], direct, norm, in[1], in[2], 0.25f, 1.7f, y[0], y[1], want);
   k->gate(n, in[1], in[2], 0.25f, 1.7f, x[2]);
   sh_kernels_ref.gate(n, in[1], in[2], 0.25f, 1.7f, y[2]);
-  for (int i = 0; i < 3; i++) *worst = fmax(*worst, distance(1, n, n + PAD, x[i], y[i], 1e-30));
+  for (int i = 0; i < 3; i++) *worst = fmax(*worst, sh_close_rows(1, n, n + PAD, x[i], y[i], 1e-30));
   for (int i = 0; i < 2; i++) *worst = fmax(*worst, fabs((double)sums[i] - (double)want[i]) / sqrt((double)n));
   k->add_affine(n, in[0], 1e6, -1e6 + 0.5, in[1], x[0]); /* 1e6 (1 - o) + o / 2: as floats it would lose six digits */
   sh_kernels_ref.add_affine(n, in[0], 1e6, -1e6 + 0.5, in[1], y[0]);
-  *worst = fmax(*worst, distance(1, n, n + PAD, x[0], y[0], 1e-30));
+  *worst = fmax(*worst, sh_close_rows(1, n, n + PAD, x[0], y[0], 1e-30));
   for (int i = 0; i < INPUTS; i++) free(in[i]);
   for (int i = 0; i < 3; i++) free(x[i]), free(y[i]);
 }

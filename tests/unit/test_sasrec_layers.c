@@ -14,6 +14,7 @@
 #include "core/arena.h"
 #include "core/rng.h"
 #include "nn/sasrec.h"
+#include "support/close.h"
 #include "support/whole.h"
 
 enum { D = 12, SEQUENCES = 6, T = 95 };
@@ -89,15 +90,6 @@ static void backward(run *r, const sh_kernels *k, bool add, float start) {
       .T = T, .R = T, .in = {r->x}, .out = {r->out}, .dout = {r->dout}, .din = {r->dx}, .add = {add}, .tape = r->tape};
   for (int i = 0; i < T * D; i++) r->dx[i] = start;
   r->layer.ops->backward(&r->layer, &c, &a);
-}
-
-static double distance(int64_t n, const float *x, const float *want) {
-  double worst = 0, largest = 0;
-  for (int64_t i = 0; i < n; i++) {
-    assert_true(isfinite(x[i]));
-    worst = fmax(worst, fabs((double)x[i] - (double)want[i])), largest = fmax(largest, fabs((double)want[i]));
-  }
-  return worst / largest;
 }
 
 /* The variants: layer, activation, dropout or none. */
@@ -183,7 +175,7 @@ static void dealt_to_parts(void **state) {
         compare_parts(whole, r);
         drop_run(r);
       }
-      assert_true(distance(T * D, out, whole->out) < 2e-6 && distance(T * D, dx, whole->dx) < 2e-6);
+      assert_true(sh_close_floats(T * D, out, whole->out, 0) < 2e-6 && sh_close_floats(T * D, dx, whole->dx, 0) < 2e-6);
       drop_run(whole);
     }
 }
@@ -212,8 +204,9 @@ static void tables_and_threads(void **state) {
       assert_memory_equal(one->dx, three->dx, sizeof one->dx);
       assert_memory_equal(one->params.grad, three->params.grad, sizeof(float) * (size_t)one->params.block);
       for (int i = 0; i < T * D; i++) one->dx[i] -= 1;
-      assert_true(distance(T * D, one->out, ref->out) < 3e-6 && distance(T * D, one->dx, ref->dx) < 3e-6);
-      assert_true(distance(one->params.block, one->params.grad, ref->params.grad) < 3e-6);
+      assert_true(sh_close_floats(T * D, one->out, ref->out, 0) < 3e-6 &&
+                  sh_close_floats(T * D, one->dx, ref->dx, 0) < 3e-6);
+      assert_true(sh_close_floats(one->params.block, one->params.grad, ref->params.grad, 0) < 3e-6);
       drop_run(one), drop_run(three);
     }
     drop_run(ref);
@@ -238,11 +231,11 @@ static void last_only(void **state) {
     r->layer.ops->forward(&r->layer, &c, &few);
     for (int i = 0; i < LIVE * D; i++)
       want[i] = r->out[last[i / D] * D + i % D], narrow[i] = r->x[last[i / D] * D + i % D];
-    assert_true(distance(LIVE * D, rows, want) < 2e-6);
+    assert_true(sh_close_floats(LIVE * D, rows, want, 0) < 2e-6);
     if (r->layer.ops == &sh_sasrec_ffn_ops) {
       sh_args again = {.T = LIVE, .R = LIVE, .in = {narrow}, .out = {rows}};
       r->layer.ops->forward(&r->layer, &c, &again);
-      assert_true(distance(LIVE * D, rows, want) < 2e-6);
+      assert_true(sh_close_floats(LIVE * D, rows, want, 0) < 2e-6);
     }
     drop_run(r);
   }
