@@ -6,21 +6,13 @@
 #include <math.h>
 #include <string.h>
 
-#include "dist/build.h"
 #include "dist/tensor.h"
 #include "mpi/coll.h"
 #include "support/gradcheck.h"
-#include "support/make_batch.h"
+#include "support/model_bench.h"
 #include "support/whole.h"
 
 enum { D = 12, LD = 16, ITEMS = 23, T = SH_TEST_TOKENS, B = SH_TEST_LENGTHS };
-
-static const char *const names[] = {
-#define MODEL(name, function) name,
-#include "model/models.def"
-#undef MODEL
-};
-enum { MODELS = sizeof names / sizeof *names };
 
 static sh_grid grid; /* one tensor group of all ranks */
 
@@ -103,74 +95,45 @@ static void test_adjoints(void **state) {
 /* ---- whole models ---- */
 
 typedef struct bench {
-  sh_model model;
-  sh_arena mem, step, scratch;
-  sh_batch batch;
-  sh_rows rows;
-  float *row_value, *weight; /* [T x D] of the projection */
-  sh_ctx c;
-  int moved; /* parameter whose whole array is `whole`, or -1 */
+  sh_model_bench m;
+  float *weight; /* [T x D] of the projection */
+  int moved;     /* parameter whose whole array is `whole`, or -1 */
   float *whole;
 } bench;
 
 static void bench_open(bench *b, const char *name, const sh_kernels *k, bool sequence, const char *recompute) {
-  sh_config conf;
-  sh_config_defaults(&conf);
+  sh_conf_model conf = sh_model_bench_conf(name, D, 12, SH_TEST_LONGEST);
+  snprintf(conf.recompute, sizeof conf.recompute, "%s", recompute);
   *b = (bench){.moved = -1};
-  snprintf(conf.model.name, sizeof conf.model.name, "%s", name);
-  snprintf(conf.model.recompute, sizeof conf.model.recompute, "%s", recompute);
-  snprintf(conf.model.ffn_activation, sizeof conf.model.ffn_activation, "gelu"); /* no kinks */
-  conf.model.width = D, conf.model.heads = 12, conf.model.layers = 2, conf.model.max_len = SH_TEST_LONGEST;
-  assert_all(sh_model_create(&b->model, &conf.model, &grid.tensor, sequence) == SH_OK);
-  sh_arena_init(&b->mem, "test");
-  sh_arena_init(&b->step, "step");
-  sh_arena_init(&b->scratch, "scratch");
-  sh_make_batch(&b->batch, B, sh_test_length, ITEMS, 11, &b->mem);
-  b->row_value = SH_ARENA_ZNEW(&b->mem, float, ITEMS *LD);
-  for (int i = 0; i < ITEMS; i++) sh_make_normal(b->row_value + i * LD, D, 0.5f, 300 + (uint32_t)i);
-  b->weight = SH_ARENA_NEW(&b->mem, float, T *D);
+  sh_model_bench_open(&b->m, &conf, &grid.tensor, sequence, k, B, sh_test_length, ITEMS);
+  b->weight = SH_ARENA_NEW(&b->m.mem, float, T *D);
   sh_make_normal(b->weight, T * D, 1, 400);
-  int64_t first = sh_model_first(&b->model, T), own = sh_model_own(&b->model, T);
-  int32_t *slot = SH_ARENA_NEW(&b->mem, int32_t, own);
-  for (int64_t t = 0; t < own; t++) slot[t] = (int32_t)b->batch.item[first + t];
-  b->rows = (sh_rows){.ld = LD, .nslots = ITEMS, .value = b->row_value, .slot = slot};
-  b->rows.grad = SH_ARENA_ZNEW(&b->mem, float, ITEMS *LD);
-  b->c =
-      (sh_ctx){.batch = &b->batch, .params = &b->model.params, .rows = &b->rows, .scratch = &b->scratch, .train = true};
-  b->c.k = k, b->c.seed = 9, b->c.when = 3;
-}
-
-static void bench_close(bench *b) {
-  sh_model_destroy(&b->model);
-  sh_arena_free(&b->mem);
-  sh_arena_free(&b->step);
-  sh_arena_free(&b->scratch);
 }
 
 static int64_t whole_size(const bench *b, int i) {
-  return b->model.params.row[i].dim[0] * b->model.params.row[i].dim[1];
+  return b->m.model.params.row[i].dim[0] * b->m.model.params.row[i].dim[1];
 }
 
 /* Values large enough that every term matters, the same on any number of ranks. */
 static void draw_params(bench *b) {
-  sh_params_init(&b->model.params, 3);
-  for (int i = 0; i < b->model.params.n; i++) {
+  sh_params_init(&b->m.model.params, 3);
+  for (int i = 0; i < b->m.model.params.n; i++) {
     int64_t n = whole_size(b, i);
     if (n == 1) continue;
     float *whole = sh_malloc(sizeof(float) * (size_t)n);
     sh_make_normal(whole, n, 0.3f, 200 + (uint32_t)i);
-    whole_take(&b->model.params, i, whole, sh_param_value(&b->model.params, i));
+    whole_take(&b->m.model.params, i, whole, sh_param_value(&b->m.model.params, i));
     free(whole);
   }
 }
 
 /* The whole gradient of parameter i: [dim]. free() it. */
 static float *whole_grad(const bench *b, int i) {
-  const sh_param *row = &b->model.params.row[i];
+  const sh_param *row = &b->m.model.params.row[i];
   int64_t n = whole_size(b, i);
   float *whole = sh_calloc((size_t)n, sizeof *whole);
   bool counts = row->tgrad != SH_TGRAD_SAME || grid.tensor.index == 0;
-  if (counts) whole_add(&b->model.params, i, sh_param_grad(&b->model.params, i), whole);
+  if (counts) whole_add(&b->m.model.params, i, sh_param_grad(&b->m.model.params, i), whole);
   sh_sum_f32(&grid.tensor, whole, n);
   return whole;
 }
@@ -178,16 +141,15 @@ static float *whole_grad(const bench *b, int i) {
 static double projection_of(bench *b, bool gradients) {
   sh_pass pass;
   double sum = 0;
-  int64_t first = sh_model_first(&b->model, T) * D, own = sh_model_own(&b->model, T) * D;
-  sh_arena_reset(&b->step);
-  const float *out = sh_model_forward(&b->model, &b->c, false, &b->step, &pass);
+  int64_t first = sh_model_first(&b->m.model, T) * D, own = sh_model_own(&b->m.model, T) * D;
+  sh_arena_reset(&b->m.step);
+  const float *out = sh_model_forward(&b->m.model, &b->m.c, false, &b->m.step, &pass);
   for (int64_t i = 0; i < own; i++) sum += (double)out[i] * (double)b->weight[first + i];
   sh_sum_f64(&grid.tensor, &sum, 1);
   sh_bcast(&grid.tensor, &sum, sizeof sum, 0);
   if (gradients) {
-    memset(b->model.params.grad, 0, sizeof(float) * (size_t)b->model.params.block);
-    memset(b->rows.grad, 0, sizeof(float) * ITEMS * LD);
-    sh_model_backward(&b->model, &b->c, &pass, b->weight + first, NULL, NULL);
+    sh_model_bench_clear(&b->m);
+    sh_model_backward(&b->m.model, &b->m.c, &pass, b->weight + first, NULL, NULL);
   }
   return sum;
 }
@@ -195,7 +157,7 @@ static double projection_of(bench *b, bool gradients) {
 /* Every rank moves the same element of the whole array. */
 static double value(void *arg) {
   bench *b = arg;
-  if (b->moved >= 0) whole_take(&b->model.params, b->moved, b->whole, sh_param_value(&b->model.params, b->moved));
+  if (b->moved >= 0) whole_take(&b->m.model.params, b->moved, b->whole, sh_param_value(&b->m.model.params, b->moved));
   return projection_of(b, false);
 }
 
@@ -205,56 +167,56 @@ static void check_gradients(const char *name, bool sequence) {
   draw_params(&b);
   projection_of(&b, true);
   float *drows = sh_malloc(sizeof(float) * ITEMS * LD);
-  memcpy(drows, b.rows.grad, sizeof(float) * ITEMS * LD);
+  memcpy(drows, b.m.rows.grad, sizeof(float) * ITEMS * LD);
   sh_sum_f32(&grid.tensor, drows, ITEMS * LD);
   sh_gradcheck g = {.f = value, .arg = &b, .samples = 4, .step = 4e-3, .tolerance = 3e-3};
-  for (int i = 0; i < b.model.params.n; i++) {
+  for (int i = 0; i < b.m.model.params.n; i++) {
     int64_t n = whole_size(&b, i);
     float *grad = whole_grad(&b, i);
     b.moved = i, b.whole = sh_calloc((size_t)n, sizeof(float));
-    const sh_param *row = &b.model.params.row[i];
+    const sh_param *row = &b.m.model.params.row[i];
     if (row->split >= 0 || grid.tensor.index == 0)
-      whole_add(&b.model.params, i, sh_param_value(&b.model.params, i), b.whole);
+      whole_add(&b.m.model.params, i, sh_param_value(&b.m.model.params, i), b.whole);
     sh_sum_f32(&grid.tensor, b.whole, n);
     g.step = n > 1 ? 4e-3 : 4e-2; /* one number moves the output by little: further above its rounding */
     sh_gradcheck_array(&g, row->name, b.whole, n, grad);
-    whole_take(&b.model.params, i, b.whole, sh_param_value(&b.model.params, i));
+    whole_take(&b.m.model.params, i, b.whole, sh_param_value(&b.m.model.params, i));
     free(b.whole), free(grad);
     b.moved = -1;
   }
   g.step = 4e-3;
-  for (int i = 0; i < ITEMS; i += 7) sh_gradcheck_array(&g, "row", b.row_value + i * LD, D, drows + i * LD);
+  for (int i = 0; i < ITEMS; i += 7) sh_gradcheck_array(&g, "row", b.m.row_value + i * LD, D, drows + i * LD);
   if (mpi_rank() == 0) printf("  %-12s %s rows, worst %s\n", name, sequence ? "sliced" : "whole", g.where);
   assert_all(g.failed == 0);
   free(drows);
-  bench_close(&b);
+  sh_model_bench_close(&b.m);
 }
 
 static void test_gradients(void **state) {
   (void)state;
-  for (int m = 0; m < MODELS; m++)
-    for (int sequence = 0; sequence < 2; sequence++) check_gradients(names[m], sequence);
+  for (int m = 0; m < SH_BENCH_MODELS; m++)
+    for (int sequence = 0; sequence < 2; sequence++) check_gradients(sh_bench_model[m], sequence);
 }
 
 /* What is dropped and gathered again is what it was. */
 static void test_recompute(void **state) {
   (void)state;
-  for (int m = 0; m < MODELS; m++)
+  for (int m = 0; m < SH_BENCH_MODELS; m++)
     for (int sequence = 0; sequence < 2; sequence++) {
       bench none, some;
-      bench_open(&none, names[m], sh_kernels_best(), sequence, "none");
+      bench_open(&none, sh_bench_model[m], sh_kernels_best(), sequence, "none");
       draw_params(&none);
       double want = projection_of(&none, true);
       for (int r = 0; r < 2; r++) {
-        bench_open(&some, names[m], sh_kernels_best(), sequence, r ? "layer" : "attention");
+        bench_open(&some, sh_bench_model[m], sh_kernels_best(), sequence, r ? "layer" : "attention");
         draw_params(&some);
         assert_all(projection_of(&some, true) == want);
-        size_t bytes = sizeof(float) * (size_t)none.model.params.block;
-        assert_all(!memcmp(some.model.params.grad, none.model.params.grad, bytes));
-        assert_all(!memcmp(some.rows.grad, none.rows.grad, sizeof(float) * ITEMS * LD));
-        bench_close(&some);
+        size_t bytes = sizeof(float) * (size_t)none.m.model.params.block;
+        assert_all(!memcmp(some.m.model.params.grad, none.m.model.params.grad, bytes));
+        assert_all(!memcmp(some.m.rows.grad, none.m.rows.grad, sizeof(float) * ITEMS * LD));
+        sh_model_bench_close(&some.m);
       }
-      bench_close(&none);
+      sh_model_bench_close(&none.m);
     }
 }
 
@@ -263,10 +225,10 @@ static void test_recompute(void **state) {
 static void test_memory(void **state) {
   (void)state;
   sh_axis one = {.name = "tensor", .size = 1};
-  for (int m = 0; m < MODELS; m++) {
+  for (int m = 0; m < SH_BENCH_MODELS; m++) {
     sh_config conf;
     sh_config_defaults(&conf);
-    snprintf(conf.model.name, sizeof conf.model.name, "%s", names[m]);
+    snprintf(conf.model.name, sizeof conf.model.name, "%s", sh_bench_model[m]);
     conf.model.width = 96, conf.model.heads = 12, conf.model.layers = 12, conf.model.max_len = 40;
     sh_model alone, shared;
     sh_arena scratch;
@@ -277,7 +239,7 @@ static void test_memory(void **state) {
     double all = (double)sh_model_pass_floats(&alone, 4000, 100, &scratch);
     double mine = (double)sh_model_pass_floats(&shared, 4000, 100, &scratch);
     if (mpi_rank() == 0)
-      printf("  %-12s parameters %.3f, activations %.3f of those of one rank\n", names[m],
+      printf("  %-12s parameters %.3f, activations %.3f of those of one rank\n", sh_bench_model[m],
              (double)shared.params.block / (double)alone.params.block, mine / all);
     assert_all((double)shared.params.block <= (double)alone.params.block * (1 / n + 0.05));
     assert_all(mine <= all / n + 4 * tokens * D_); /* whole rows into and out of one layer, and their gradients */

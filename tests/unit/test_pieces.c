@@ -13,94 +13,55 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dist/build.h"
 #include "nn/pieces.h"
-#include "support/make_batch.h"
+#include "support/close.h"
+#include "support/model_bench.h"
 
 enum { D = 8, LD = 16, ITEMS = 50, LONG = 2100, MANY = 40 };
-
-static const char *const names[] = {
-#define MODEL(name, function) name,
-#include "model/models.def"
-#undef MODEL
-};
-enum { MODELS = sizeof names / sizeof *names };
 
 typedef struct outcome {
   float *hidden, *grad, *rows; /* [LONG x D], parameter block, [ITEMS x LD] */
   int64_t block, pieces;
 } outcome;
 
+static float *copy_of(const float *x, int64_t n) {
+  return memcpy(sh_malloc(sizeof(float) * (size_t)(n + 1)), x, sizeof(float) * (size_t)n);
+}
+
 static outcome run(const char *name, int64_t B) {
-  sh_config conf;
-  sh_config_defaults(&conf);
-  snprintf(conf.model.name, sizeof conf.model.name, "%s", name);
-  snprintf(conf.model.ffn_activation, sizeof conf.model.ffn_activation, "gelu");
-  conf.model.width = D, conf.model.heads = 2, conf.model.layers = 2, conf.model.max_len = LONG;
-  sh_model model;
-  assert_int_equal(sh_model_create(&model, &conf.model, NULL, false), SH_OK);
-  sh_params_init(&model.params, 3);
-  sh_arena mem, scratch;
-  sh_arena_init(&mem, "test");
-  sh_arena_init(&scratch, "scratch");
+  sh_conf_model conf = sh_model_bench_conf(name, D, 2, LONG);
   int32_t length[MANY];
   for (int i = 0; i < MANY; i++) length[i] = i == 0 ? LONG : 1;
-  sh_batch batch;
-  sh_make_batch(&batch, B, length, ITEMS, 11, &mem);
-  float *value = SH_ARENA_ZNEW(&mem, float, ITEMS *LD);
-  for (int i = 0; i < ITEMS; i++) sh_make_normal(value + i * LD, D, 0.5f, 300 + (uint32_t)i);
-  int32_t *slot = SH_ARENA_NEW(&mem, int32_t, batch.T);
-  for (int64_t t = 0; t < batch.T; t++) slot[t] = (int32_t)batch.item[t];
-  sh_rows rows = {.ld = LD, .nslots = ITEMS, .value = value, .slot = slot};
-  rows.grad = SH_ARENA_ZNEW(&mem, float, ITEMS *LD);
-  sh_ctx c = {.batch = &batch,
-              .params = &model.params,
-              .rows = &rows,
-              .scratch = &scratch,
-              .train = true,
-              .k = sh_kernels_best(),
-              .seed = 9,
-              .when = 3};
-  outcome o = {.block = model.params.block, .pieces = sh_pieces_of(&c, conf.model.heads, false).n};
+  sh_model_bench b;
+  sh_model_bench_open(&b, &conf, NULL, false, sh_kernels_best(), B, length, ITEMS);
+  const sh_params *params = &b.model.params;
+  sh_params_init(&b.model.params, 3);
+  outcome o = {.block = params->block, .pieces = sh_pieces_of(&b.c, conf.heads, false).n};
   sh_pass pass;
-  float *hidden = sh_model_forward(&model, &c, false, &mem, &pass);
-  float *dhidden = SH_ARENA_ZNEW(&mem, float, batch.T *D);
+  float *hidden = sh_model_forward(&b.model, &b.c, false, &b.step, &pass);
+  float *dhidden = SH_ARENA_ZNEW(&b.step, float, b.batch.T *D);
   sh_make_normal(dhidden, LONG * D, 1, 77);
-  memset(model.params.grad, 0, sizeof(float) * (size_t)o.block);
-  o.hidden = sh_malloc(sizeof(float) * LONG * D);
-  memcpy(o.hidden, hidden, sizeof(float) * LONG * D);
-  sh_model_backward(&model, &c, &pass, dhidden, NULL, NULL);
-  o.grad = sh_malloc(sizeof(float) * (size_t)o.block);
-  memcpy(o.grad, model.params.grad, sizeof(float) * (size_t)o.block);
-  o.rows = sh_malloc(sizeof(float) * ITEMS * LD);
-  memcpy(o.rows, rows.grad, sizeof(float) * ITEMS * LD);
-  sh_model_destroy(&model);
-  sh_arena_free(&mem);
-  sh_arena_free(&scratch);
+  o.hidden = copy_of(hidden, LONG * D);
+  sh_model_bench_clear(&b);
+  sh_model_backward(&b.model, &b.c, &pass, dhidden, NULL, NULL);
+  o.grad = copy_of(params->grad, o.block);
+  o.rows = copy_of(b.rows.grad, ITEMS * LD);
+  sh_model_bench_close(&b);
   return o;
 }
 
 static void outcome_free(outcome *o) { free(o->hidden), free(o->grad), free(o->rows); }
 
-static double distance(int64_t n, const float *got, const float *want) {
-  double top = 1e-30, far = 0;
-  for (int64_t i = 0; i < n; i++) {
-    double d = fabs((double)got[i] - (double)want[i]);
-    if (!(d <= far)) far = d;
-    top = fmax(top, fabs((double)want[i]));
-  }
-  return far / top;
-}
-
 static void pieces_make_the_whole(void **state) {
   (void)state;
-  for (int m = 0; m < MODELS; m++) {
-    outcome cut = run(names[m], 1), whole = run(names[m], MANY);
+  for (int m = 0; m < SH_BENCH_MODELS; m++) {
+    outcome cut = run(sh_bench_model[m], 1), whole = run(sh_bench_model[m], MANY);
     assert_int_equal(whole.pieces, MANY);
     assert_int_equal(cut.pieces, LONG / 512);
-    double far[3] = {distance(LONG * D, cut.hidden, whole.hidden), distance(cut.block, cut.grad, whole.grad),
-                     distance(ITEMS * LD, cut.rows, whole.rows)};
-    printf("  %-12s hidden %.1e parameters %.1e rows %.1e\n", names[m], far[0], far[1], far[2]);
+    double far[3] = {sh_close_floats(LONG * D, cut.hidden, whole.hidden, 1e-30),
+                     sh_close_floats(cut.block, cut.grad, whole.grad, 1e-30),
+                     sh_close_floats(ITEMS * LD, cut.rows, whole.rows, 1e-30)};
+    printf("  %-12s hidden %.1e parameters %.1e rows %.1e\n", sh_bench_model[m], far[0], far[1], far[2]);
     for (int k = 0; k < 3; k++) assert_true(far[k] <= 2e-5);
     outcome_free(&cut), outcome_free(&whole);
   }
@@ -109,11 +70,11 @@ static void pieces_make_the_whole(void **state) {
 static void threads_change_no_bit(void **state) {
   (void)state;
   int before = omp_get_max_threads();
-  for (int m = 0; m < MODELS; m++) {
+  for (int m = 0; m < SH_BENCH_MODELS; m++) {
     omp_set_num_threads(1);
-    outcome one = run(names[m], 1);
+    outcome one = run(sh_bench_model[m], 1);
     omp_set_num_threads(3);
-    outcome three = run(names[m], 1);
+    outcome three = run(sh_bench_model[m], 1);
     assert_memory_equal(one.hidden, three.hidden, sizeof(float) * LONG * D);
     assert_memory_equal(one.grad, three.grad, sizeof(float) * (size_t)one.block);
     assert_memory_equal(one.rows, three.rows, sizeof(float) * ITEMS * LD);
