@@ -16,7 +16,7 @@ struct sh_exchange {
   sh_request *request;
   int64_t *count, *asked_count; /* [axis size] */
   int64_t *asked, nasked, capacity;
-  enum { IDLE, IDS, ROWS, GRADS } open;
+  enum under_way { IDLE, IDS, ROWS, GRADS } open;
   bool dry; /* the plan of the last real ids stands in for this one (sh_progress_dry) */
 };
 
@@ -85,21 +85,30 @@ void sh_exchange_ids_begin(sh_exchange *x, const int64_t *ids, const int64_t *co
   sh_comm_as(outer);
 }
 
-int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count) {
-  assert(x->open == IDS);
+static void end(sh_exchange *x, enum under_way what) {
+  assert(x->open == what);
+  (void)what;
   sh_request_end(x->request);
   x->open = IDLE;
+}
+
+int64_t sh_exchange_ids_end(sh_exchange *x, const int64_t **asked, const int64_t **asked_count) {
+  end(x, IDS);
   *asked = x->asked;
   *asked_count = x->asked_count;
   return x->nasked;
 }
 
 /* send_count and recv_count are of rows. A dry exchange fills `in` with rows of `out`. */
-static void pieces_begin(sh_exchange *x, const float *out, const int64_t *send_count, float *in,
+static void pieces_begin(sh_exchange *x, enum under_way what, const float *out, const int64_t *send_count, float *in,
                          const int64_t *recv_count, int64_t width) {
+  assert(x->open == IDLE);
+  x->open = what;
   size_t row = sizeof *out * (size_t)width;
   if (!x->dry) {
+    sh_comm_kind outer = sh_comm_as(what == ROWS ? SH_COMM_ROWS : SH_COMM_ROW_GRADIENTS);
     sh_alltoallv_begin(x->axis, x->request, out, send_count, in, recv_count, row);
+    sh_comm_as(outer);
     return;
   }
   int64_t have = 0, want = 0;
@@ -112,29 +121,13 @@ static void pieces_begin(sh_exchange *x, const float *out, const int64_t *send_c
 }
 
 void sh_exchange_rows_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
-  assert(x->open == IDLE);
-  x->open = ROWS;
-  sh_comm_kind outer = sh_comm_as(SH_COMM_ROWS);
-  pieces_begin(x, out, x->asked_count, in, x->count, width);
-  sh_comm_as(outer);
+  pieces_begin(x, ROWS, out, x->asked_count, in, x->count, width);
 }
 
-void sh_exchange_rows_end(sh_exchange *x) {
-  assert(x->open == ROWS);
-  sh_request_end(x->request);
-  x->open = IDLE;
-}
+void sh_exchange_rows_end(sh_exchange *x) { end(x, ROWS); }
 
 void sh_exchange_grads_begin(sh_exchange *x, const float *out, float *in, int64_t width) {
-  assert(x->open == IDLE);
-  x->open = GRADS;
-  sh_comm_kind outer = sh_comm_as(SH_COMM_ROW_GRADIENTS);
-  pieces_begin(x, out, x->count, in, x->asked_count, width);
-  sh_comm_as(outer);
+  pieces_begin(x, GRADS, out, x->count, in, x->asked_count, width);
 }
 
-void sh_exchange_grads_end(sh_exchange *x) {
-  assert(x->open == GRADS);
-  sh_request_end(x->request);
-  x->open = IDLE;
-}
+void sh_exchange_grads_end(sh_exchange *x) { end(x, GRADS); }

@@ -185,17 +185,28 @@ static sh_status open_file(sh_dataset *d, const char *path) {
   return SH_OK;
 }
 
+/* A file of one process, to read. */
+static sh_status open_alone(const char *path, sh_grid *grid, sh_h5 **f) {
+  sh_grid_single(grid);
+  sh_status status = sh_h5_open(f, path, &grid->world);
+  if (status != SH_OK) sh_grid_destroy(grid);
+  return status;
+}
+
+static void close_alone(sh_h5 *f, sh_grid *grid) {
+  sh_h5_close(f, false);
+  sh_grid_destroy(grid);
+}
+
 sh_status sh_dataset_open(sh_dataset *d, const char *path) {
   SH_TRY(open_file(d, path));
   sh_grid grid;
-  sh_h5 *f = NULL;
-  sh_grid_single(&grid);
-  sh_status status = sh_h5_open(&f, path, &grid.world);
+  sh_h5 *f;
+  sh_status status = open_alone(path, &grid, &f);
   if (status == SH_OK) {
     status = read_structure(d, f);
-    sh_h5_close(f, false);
+    close_alone(f, &grid);
   }
-  sh_grid_destroy(&grid);
   if (status != SH_OK) sh_dataset_close(d);
   return status;
 }
@@ -274,14 +285,10 @@ sh_status sh_data_report_read(const char *path, sh_data_report *report) {
   SH_TRY(sh_dataset_open(&d, path));
   sh_dataset_close(&d);
   sh_grid grid;
-  sh_h5 *f = NULL;
-  sh_grid_single(&grid);
-  sh_status status = sh_h5_open(&f, path, &grid.world);
-  if (status == SH_OK) {
-    status = sh_report_load(f, report);
-    sh_h5_close(f, false);
-  }
-  sh_grid_destroy(&grid);
+  sh_h5 *f;
+  SH_TRY(open_alone(path, &grid, &f));
+  sh_status status = sh_report_load(f, report);
+  close_alone(f, &grid);
   return status;
 }
 
@@ -316,27 +323,23 @@ sh_status sh_data_verify(const char *path) {
   sh_dataset d;
   SH_TRY(sh_dataset_open(&d, path));
   sh_grid grid;
-  sh_h5 *f = NULL;
-  sh_grid_single(&grid);
-  sh_status status = sh_h5_open(&f, path, &grid.world);
+  sh_h5 *f;
+  sh_status status = open_alone(path, &grid, &f);
   if (status == SH_OK) {
     status = sh_h5_each(f, "/", verify_child, &d);
-    sh_h5_close(f, false);
+    close_alone(f, &grid);
   }
-  sh_grid_destroy(&grid);
   sh_dataset_close(&d);
   return status;
 }
 
 bool sh_data_is_set(const char *path) {
   sh_grid grid;
-  sh_h5 *f = NULL;
+  sh_h5 *f;
   char format[64] = "";
-  sh_grid_single(&grid);
-  if (sh_h5_open(&f, path, &grid.world) == SH_OK) {
+  if (open_alone(path, &grid, &f) == SH_OK) {
     if (sh_h5_attr_exists(f, "/", "format")) sh_h5_attr_read_text(f, "/", "format", format, sizeof format);
-    sh_h5_close(f, false);
+    close_alone(f, &grid);
   }
-  sh_grid_destroy(&grid);
   return !strcmp(format, SH_DATASET_FORMAT);
 }

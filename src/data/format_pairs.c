@@ -1,11 +1,6 @@
 /* One event a line: `user item`. There are no times: the order of a user's events is the file's. */
 #include "data/prepare.h"
 
-static sh_status begin(sh_source *s) {
-  s->has_time = s->has_action = false;
-  return SH_OK;
-}
-
 static bool line(sh_source *s, char *text, size_t length) {
   (void)length;
   sh_field user_word, item_word, more;
@@ -17,9 +12,4 @@ static bool line(sh_source *s, char *text, size_t length) {
   return true;
 }
 
-static bool item_line(sh_source *s, char *text, size_t length, sh_field *key) {
-  (void)length;
-  return sh_next_word(&text, key) || sh_source_fault(s, "no item key");
-}
-
-const sh_format sh_format_pairs = {"pairs", begin, line, item_line};
+const sh_format sh_format_pairs = {"pairs", sh_words_begin, line, sh_words_item};

@@ -136,3 +136,23 @@ bool sh_next_word(char **line, sh_field *word) {
   *line = p;
   return word->length > 0;
 }
+
+sh_status sh_words_begin(sh_source *s) {
+  s->has_time = s->has_action = false;
+  return SH_OK;
+}
+
+bool sh_words_push(sh_source *s, int64_t user, char *text) {
+  sh_field word;
+  while (user >= 0 && sh_next_word(&text, &word)) {
+    int64_t item = sh_source_item(s, word.text, word.length);
+    if (item < 0) return false;
+    sh_source_push(s, user, item, 0, 0);
+  }
+  return user >= 0;
+}
+
+bool sh_words_item(sh_source *s, char *text, size_t length, sh_field *key) {
+  (void)length;
+  return sh_next_word(&text, key) || sh_source_fault(s, "no item key");
+}

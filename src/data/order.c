@@ -3,6 +3,7 @@
 
 #include "core/arena.h"
 #include "core/rng.h"
+#include "core/search.h"
 #include "data/samples.h"
 
 enum { POOL = 8 };
@@ -61,14 +62,7 @@ static int64_t permute(const sh_order *o, int64_t pool, int64_t n, int64_t x) {
 }
 
 int64_t sh_order_at(const sh_order *o, int64_t position) {
-  int64_t lo = 0, hi = o->npools - 1;
-  while (lo < hi) {
-    int64_t mid = (lo + hi + 1) / 2;
-    if (o->pool_start[mid] <= position)
-      lo = mid;
-    else
-      hi = mid - 1;
-  }
+  int64_t lo = sh_lower_bound(o->pool_start + 1, o->npools - 1, position + 1);
   int64_t n = o->pool_start[lo + 1] - o->pool_start[lo];
   int64_t within = permute(o, lo, n, position - o->pool_start[lo]);
   for (int64_t k = lo * POOL;; k++) {

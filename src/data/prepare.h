@@ -72,4 +72,10 @@ bool sh_source_action(sh_source *s, const sh_field *f, float *out);
 /* The next word of a line (words are separated by blanks and tabs), NUL-terminated; false at the end. */
 bool sh_next_word(char **line, sh_field *word);
 
+/* What formats of words share: how they begin (no times, no actions: the order is the file's), a line's other words as
+ * items of a user (< 0: a fault already), a line of the item file. */
+sh_status sh_words_begin(sh_source *s);
+bool sh_words_push(sh_source *s, int64_t user, char *text);
+bool sh_words_item(sh_source *s, char *text, size_t length, sh_field *key);
+
 #endif

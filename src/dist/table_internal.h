@@ -2,6 +2,7 @@
 #ifndef SH_DIST_TABLE_INTERNAL_H
 #define SH_DIST_TABLE_INTERNAL_H
 
+#include "core/search.h"
 #include "dist/marks.h"
 #include "dist/table.h"
 #include "mpi/exchange.h"
@@ -77,19 +78,6 @@ static inline int64_t sh_bit_reverse(int64_t x, int bits) {
   v = (v >> 2 & 0x33333333u) | (v & 0x33333333u) << 2;
   v = (v >> 1 & 0x55555555u) | (v & 0x55555555u) << 1;
   return bits ? (int64_t)(v >> (32 - bits)) : 0;
-}
-
-/* First index of an ascending list whose entry is not below x. */
-static inline int64_t sh_lower_bound(const int64_t *list, int64_t n, int64_t x) {
-  int64_t low = 0;
-  while (low < n) {
-    int64_t mid = low + (n - low) / 2;
-    if (list[mid] < x)
-      low = mid + 1;
-    else
-      n = mid;
-  }
-  return low;
 }
 
 /* The shard of a position: the last that starts at or before it, since empty ones before it start there too. */

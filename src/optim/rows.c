@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "core/search.h"
 #include "kernels/kernels.h"
 
 enum { ONE, WIDE };
@@ -70,23 +71,10 @@ static void adam_idle(float *restrict p, float *restrict m, float *restrict v, i
   }
 }
 
-/* First index of an ascending list whose entry is not below x. */
-static int64_t lower_bound(const int64_t *list, int64_t n, int64_t x) {
-  int64_t low = 0;
-  while (low < n) {
-    int64_t mid = low + (n - low) / 2;
-    if (list[mid] < x)
-      low = mid + 1;
-    else
-      n = mid;
-  }
-  return low;
-}
-
 /* Rows [row, end), touched ones in between; runs of idle rows are one flat loop. */
 static void adam_dense_span(const sh_row_view *r, int64_t row, int64_t end, scale s) {
   int64_t w = r->width;
-  for (int64_t k = lower_bound(r->touched, r->ntouched, row); row < end; k++) {
+  for (int64_t k = sh_lower_bound(r->touched, r->ntouched, row); row < end; k++) {
     int64_t next = k < r->ntouched && r->touched[k] < end ? r->touched[k] : end;
     adam_idle(r->value + row * w, r->state[0] + row * w, r->state[1] + row * w, (next - row) * w, s);
     if (next < end)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/phase.h"
+#include "core/search.h"
 #include "train/scorer.h"
 
 /* Own queries of one round: users are taken in order, eval.users by each data rank in turn. Returns false past the end.
@@ -37,24 +38,12 @@ static void count_tile(void *arg, int64_t q, int64_t first, int64_t count, const
   c->better[q] += sh_count_better(count, score, c->s->id + first, c->target_score[q], c->r->target[q]);
 }
 
-static bool contains(const int64_t *list, int64_t n, int64_t key) {
-  int64_t lo = 0, hi = n;
-  while (lo < hi) {
-    int64_t mid = (lo + hi) / 2;
-    if (list[mid] < key)
-      lo = mid + 1;
-    else
-      hi = mid;
-  }
-  return lo < n && list[lo] == key;
-}
-
 /* Scores of targets, from their owners; rankable[q] = 1 when the target is a candidate and not filtered. */
 static void target_scores(sh_scorer *s, const sh_round *r, float *score, float *rankable) {
   int64_t *own = SH_ARENA_NEW(&s->step, int64_t, r->n);
   for (int64_t q = 0; q < r->n; q++) {
     int64_t first = r->filtered_start[q];
-    bool filtered = contains(r->filtered + first, r->filtered_start[q + 1] - first, r->target[q]);
+    bool filtered = sh_index_of(r->filtered + first, r->filtered_start[q + 1] - first, r->target[q]) >= 0;
     own[q] = filtered ? -1 : s->place[r->target[q]];
     rankable[q] = own[q] >= 0;
   }

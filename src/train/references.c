@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/rng.h"
+#include "core/search.h"
 
 enum { DRAWS = 256 };
 
@@ -29,15 +30,7 @@ static void draw_negatives(const sh_trainer *t, const sh_batch *b, int64_t token
 
 /* Position in the candidates of a draw by popularity: counts plus one, by their running sum. */
 static int64_t by_popularity(const int64_t *running, int64_t n, uint64_t draw) {
-  int64_t lo = 0, hi = n - 1;
-  while (lo < hi) {
-    int64_t mid = (lo + hi) / 2;
-    if ((uint64_t)running[mid] > draw)
-      hi = mid;
-    else
-      lo = mid + 1;
-  }
-  return lo;
+  return sh_lower_bound(running, n - 1, (int64_t)draw + 1);
 }
 
 static void shared_negatives(sh_trainer *t, sh_stage *s, int64_t *keys) {
