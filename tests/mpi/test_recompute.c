@@ -92,18 +92,7 @@ static void test_allocations(void **state) {
     for (int r = 0; r < MODES; r++) {
       char what[TRAIN_WHAT];
       sh_config c = config_of(m, r, what);
-      sh_trainer t;
-      train_run run = {0};
-      assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
-      assert_all(train_steps(&run, &t, 5));
-      sh_trainer_rewind(&t);
-      t.state = (sh_run_state){.best_metric = -1};
-      int64_t before = sh_alloc_count();
-      assert_all(train_steps(&run, &t, 5));
-      assert_all(sh_alloc_count() == before);
-      sh_trainer_rewind(&t);
-      sh_trainer_destroy(&t);
-      train_free(&run);
+      assert_all(train_again_allocations(&c, &grid, 5) == 0);
     }
 }
 

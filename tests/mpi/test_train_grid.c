@@ -182,20 +182,9 @@ static void test_allocations(void **state) {
   for (int l = 0; l < 4; l++) {
     char what[TRAIN_WHAT];
     sh_config c = train_mixed(l, l, even_data, what);
-    sh_trainer t;
-    train_run r = {0};
-    assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
-    assert_all(train_steps(&r, &t, 20));
-    sh_trainer_rewind(&t);
-    t.state = (sh_run_state){.best_metric = -1};
-    int64_t before = sh_alloc_count();
-    assert_all(train_steps(&r, &t, 20));
-    int64_t more = sh_alloc_count() - before;
+    int64_t more = train_again_allocations(&c, &grid, 20);
     if (more) fprintf(mpi_verdict_out, "%s: %lld allocations in 20 steps\n", what, (long long)more);
     assert_all(more == 0);
-    sh_trainer_rewind(&t);
-    sh_trainer_destroy(&t);
-    train_free(&r);
   }
 }
 

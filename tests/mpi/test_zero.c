@@ -164,17 +164,7 @@ static void test_allocations(void **state) {
   (void)state;
   char what[TRAIN_WHAT];
   sh_config c = config(1, true, "bf16", what);
-  sh_trainer t;
-  train_run r = {0};
-  assert_all(sh_trainer_create(&t, &c, &grid) == SH_OK);
-  assert_all(train_steps(&r, &t, 8));
-  sh_trainer_rewind(&t);
-  t.state = (sh_run_state){.best_metric = -1};
-  int64_t before = sh_alloc_count();
-  assert_all(train_steps(&r, &t, 8));
-  assert_all(sh_alloc_count() == before);
-  sh_trainer_rewind(&t);
-  sh_trainer_destroy(&t);
+  assert_all(train_again_allocations(&c, &grid, 8) == 0);
 }
 
 /* Read the newest checkpoint on a grid of the first `ranks` ranks, as it was trained with or without division. */

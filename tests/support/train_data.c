@@ -207,6 +207,22 @@ bool train_whole(train_run *r, const sh_config *c, sh_grid *g, int steps) {
   return good;
 }
 
+int64_t train_again_allocations(const sh_config *c, sh_grid *g, int steps) {
+  sh_trainer t;
+  train_run r = {0};
+  bool good = sh_trainer_create(&t, c, g) == SH_OK && train_steps(&r, &t, steps);
+  if (good) {
+    sh_trainer_rewind(&t);
+    t.state = (sh_run_state){.best_metric = -1};
+  }
+  int64_t before = sh_alloc_count();
+  good = good && train_steps(&r, &t, steps);
+  int64_t more = sh_alloc_count() - before;
+  if (good) sh_trainer_rewind(&t);
+  sh_trainer_destroy(&t);
+  return good ? more : -1;
+}
+
 bool train_share(train_run *r, bool good) {
   int first = good, rank;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);

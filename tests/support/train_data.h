@@ -70,6 +70,10 @@ void train_free(train_run *r);
 /* Create, train, keep and destroy; false when any of it failed. Collective over the grid. */
 bool train_whole(train_run *r, const sh_config *c, sh_grid *g, int steps);
 
+/* How often the system was asked for memory while a trainer took `steps` steps a second time, the same batches from the
+ * beginning; -1 when a step failed. Collective over the grid. */
+int64_t train_again_allocations(const sh_config *c, sh_grid *g, int steps);
+
 /* The run of rank 0 on all ranks, or false everywhere when it is not `good` there. Collective over MPI_COMM_WORLD. */
 bool train_share(train_run *r, bool good);
 
