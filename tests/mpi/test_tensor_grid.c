@@ -11,9 +11,7 @@
 
 enum { STEPS = 20 };
 static const double loss_tolerance = 2e-5, param_tolerance = 1e-4; /* what another order of float sums may change */
-/* bf16 on the wire rounds each rank's share; where shares cancel (biases that start at zero, two sequences a rank) the
- * sum is off by more than a share is: parameters of such arrays by .7 % on eight ranks. */
-static const double wire_loss_tolerance = 5e-3, wire_param_tolerance = 1e-2;
+static const double wire_tolerance = 5e-3;
 
 static const char *data;
 static sh_grid self;
@@ -115,8 +113,8 @@ static void compare(const sh_config *c, int tensor, const char *what) {
   sh_config single = *c;
   assert_all(alone(&one, &single));
   assert_all(train(&all, c, &grid));
-  assert_all(train_rounding(&all.run, &one.run, rounded ? wire_loss_tolerance : loss_tolerance,
-                            rounded ? wire_param_tolerance : param_tolerance, name));
+  assert_all(train_rounding(&all.run, &one.run, rounded ? wire_tolerance : loss_tolerance,
+                            rounded ? wire_tolerance : param_tolerance, name));
   assert_all(all.metrics.n == one.metrics.n);
   assert_all(fabs(all.metrics.mrr - one.metrics.mrr) <= 0.5); /* sums over 70 queries: a target may pass a near tie */
   train_free(&one.run);
@@ -124,11 +122,15 @@ static void compare(const sh_config *c, int tensor, const char *what) {
   sh_grid_destroy(&grid);
 }
 
-/* Switches that must not show, by the bits of `turn`. */
+/* Switches that must not show, by the bits of `turn`. Rounding to bf16 moves some inputs of SASRec's ReLU to the other
+ * side of its kink, where a gradient jumps by more than any rounding; GELU has none. */
 static sh_config with_switches(sh_config c, int turn) {
+  bool rounded = turn >> 2 & 1;
   c.parallel.sequence = turn & 1;
   c.parallel.zero = turn >> 1 & 1;
-  snprintf(c.comm.wire, sizeof c.comm.wire, "%s", turn >> 2 & 1 ? "bf16" : "fp32");
+  snprintf(c.comm.wire, sizeof c.comm.wire, "%s", rounded ? "bf16" : "fp32");
+  if (rounded && !strcmp(c.model.name, "sasrec"))
+    snprintf(c.model.ffn_activation, sizeof c.model.ffn_activation, "gelu");
   snprintf(c.model.recompute, sizeof c.model.recompute, "%s", turn >> 3 & 1 ? "layer" : "none");
   return c;
 }
