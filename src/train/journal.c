@@ -62,7 +62,7 @@ static sh_status drop_lines_beyond(const char *path, int64_t step) {
   return SH_OK;
 }
 
-static const char *const run_files[] = {"ckpt", "metrics.jsonl", "config.yaml", "build.txt"};
+static const char *const run_files[] = {"ckpt", "metrics.jsonl", "config.yaml", "build.txt", "trace.json"};
 enum { RUN_FILES = sizeof run_files / sizeof run_files[0] };
 
 /* A new run in the folder of an old one destroys nothing: what is there becomes NAME.old-1, -2, ..., one number a run.

@@ -34,7 +34,7 @@ cp "$dir/a.h5" "$dir/moved.h5"
 expect 1 0 "" eval "$dir/run/ckpt/latest.h5" data.path="$dir/moved.h5"
 
 # Another yardstick forgets the best so far; a branch into another folder keeps its own.
-expect 1 0 "" train "$@" train.out="$dir/best" train.epochs=2 eval.metric=hr@200
+expect 1 0 "" train "$@" train.out="$dir/best" train.epochs=2 eval.metric=hr@200 --trace steps=1
 expect 1 0 "" resume "$@" train.out="$dir/best" train.epochs=4 eval.metric=ndcg@10 train.patience=1
 grep -q '^best ndcg@10 1.0000' "$dir/out" && complain "the best of another metric was kept"
 expect 1 0 "" train "$@" train.out="$dir/branch" train.epochs=3 data.split=leave-two-out \
@@ -43,6 +43,7 @@ expect 1 0 "" train "$@" train.out="$dir/branch" train.epochs=3 data.split=leave
 # A fresh start keeps what an earlier run left; a resume without latest.h5 does not start over silently.
 expect 1 0 "" train "$@" train.out="$dir/best" train.epochs=1
 [ -f "$dir/best/ckpt.old-1/latest.h5" ] && [ -f "$dir/best/config.yaml.old-1" ] || complain "the earlier run is gone"
+[ -f "$dir/best/trace.json.old-1" ] && [ ! -f "$dir/best/trace.json" ] || complain "the earlier run's trace passes for this one's"
 rm "$dir/best/ckpt/latest.h5"
 expect 2 3 "name a checkpoint with --resume-from" resume "$@" train.out="$dir/best" train.epochs=2
 
