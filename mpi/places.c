@@ -1,6 +1,7 @@
 #include "mpi/places.h"
 
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,17 @@ void sh_places_gather(const sh_axis *axis, sh_place *out) {
   mine.host[strcspn(mine.host, ".\"\\")] = 0; /* the short name, fit for JSON */
   core_list(mine.cores, sizeof mine.cores);
   sh_allgather(axis, &mine, sizeof mine, out);
+}
+
+int sh_places_astride(const sh_place *place, int ranks, int group, int *first) {
+  int found = 0;
+  for (int g = ranks / group - 1; g >= 0; g--) {
+    const sh_place *of = &place[g * group];
+    bool one = true;
+    for (int i = 1; i < group; i++) one = one && !strcmp(of[i].host, of->host);
+    if (!one) found++, *first = g;
+  }
+  return found;
 }
 
 /* Rank 0 answers each rank in turn with its clock. */

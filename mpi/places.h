@@ -14,6 +14,9 @@ typedef struct sh_place {
 /* Every rank's, into out[axis size]. Collective over the axis. */
 void sh_places_gather(const sh_axis *axis, sh_place *out);
 
+/* Of groups of `group` consecutive ranks: how many have ranks on more than one host; *first is the first of them. */
+int sh_places_astride(const sh_place *place, int ranks, int group, int *first);
+
 /* Seconds to add to this rank's sh_now to get rank 0's: the midpoint of the fastest of several exchanges with rank 0,
  * right to half of its round trip. Collective over the axis. */
 double sh_clock_offset(const sh_axis *axis);

@@ -52,8 +52,26 @@ static sh_status set_all(sh_config *c, int n, const char *const *set) {
   return sh_config_check(c);
 }
 
+/* Ranks that share layers; they talk in every layer, so they should do so within a host. */
+static void announce_groups(const sh_place *place, int ranks, int tensor) {
+  enum { GROUPS = 8 };
+  char list[GROUPS * 24] = "", more[48] = "";
+  size_t n = 0;
+  int groups = ranks / tensor, first;
+  for (int g = 0; g < groups && g < GROUPS; g++)
+    n += (size_t)snprintf(list + n, sizeof list - n, "%s%d-%d", g ? ", " : "", g * tensor, (g + 1) * tensor - 1);
+  if (groups > GROUPS) snprintf(more, sizeof more, " ... and %d groups more", groups - GROUPS);
+  sh_info("        layers shared by ranks %s%s", list, more);
+  int astride = sh_places_astride(place, ranks, tensor, &first);
+  if (astride > 0)
+    sh_warn("%d of %d groups of parallel.tensor = %d ranks, the first of ranks %d-%d (%s ... %s), lie on more than one "
+            "host: their layers wait for the network; let parallel.tensor divide the ranks of a host",
+            astride, groups, tensor, first * tensor, (first + 1) * tensor - 1, place[first * tensor].host,
+            place[(first + 1) * tensor - 1].host);
+}
+
 /* Hosts with their ranks and the cores each may use; consecutive ranks with the same stand together. Collective. */
-static void announce_places(const sh_axis *world) {
+static void announce_places(const sh_axis *world, int tensor) {
   enum { LINES = 16 };
   sh_place *place = sh_calloc((size_t)world->size, sizeof *place);
   sh_places_gather(world, place);
@@ -69,6 +87,7 @@ static void announce_places(const sh_axis *world) {
       sh_info("%s %s on %s, cores %s%s", lines ? "       " : "places ", ranks, p->host,
               *p->cores ? p->cores : "unknown", next - first > 1 ? " shared" : "");
   }
+  if (tensor > 1 && world->index == 0) announce_groups(place, world->size, tensor);
   free(place);
 }
 
@@ -124,7 +143,7 @@ sh_status sh_train(struct sh_world *world, const sh_train_options *o) {
     status = sh_trainer_create(&t, &c, &grid);
     if (status == SH_OK) {
       announce(&t);
-      announce_places(&grid.world);
+      announce_places(&grid.world, grid.tensor.size);
       sh_memory_announce(&t);
       if (o->resume || o->resume_from) status = sh_resume(&t, o->resume_from);
       if (status == SH_OK) status = sh_train_loop(&t, o);

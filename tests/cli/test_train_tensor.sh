@@ -12,10 +12,22 @@ figures() { grep '"kind":"eval"' "$1/metrics.jsonl" | tail -n 1 | sed -E 's/.*"h
 expect 1 0 "" train "$dir/run.yaml" train.out="$dir/one"
 expect 4 0 "" train "$dir/run.yaml" train.out="$dir/shared" parallel.tensor=2
 grep -q 'data 2, tensor 2' "$dir/out" || complain "the grid is not in the output"
+grep -q 'layers shared by ranks 0-1, 2-3$' "$dir/out" || complain "who shares layers is not in the output"
 expect 3 0 "" train "$dir/run.yaml" train.out="$dir/whole" parallel.tensor=3 parallel.sequence=false model.heads=3
 awk -v a="$(figures "$dir/one")" -v b="$(figures "$dir/shared")" \
   'BEGIN { d = a - b; exit !(a > 0 && d < .005 && d > -.005) }' || complain "HR@10 $(figures "$dir/one") on one rank, $(figures "$dir/shared") shared"
 whole "$dir/shared" "shared layers"
+
+# ranks 0-2 on one host, rank 3 on another: two hosts' names in a machine that lets one have them
+if unshare -r --uts true 2>/dev/null; then
+  cat >"$dir/hosts.sh" <<'END'
+exec unshare -r --uts sh -c 'hostname "n$((${OMPI_COMM_WORLD_RANK:-$PMI_RANK} / 3))"; exec "$0" "$@"' "$@"
+END
+  run 4 sh "$dir/hosts.sh" "$shoal" train "$dir/run.yaml" train.out="$dir/astride" train.steps=1 parallel.tensor=2
+  [ $code = 0 ] && [ "$(grep -c '^shoal: ' "$dir/err")" = 1 ] &&
+    grep -q 'warning: 1 of 2 groups of parallel.tensor = 2 ranks, the first of ranks 2-3 (n0 ... n1), lie on more' "$dir/err" ||
+    complain "no warning, or not one, of a group on two hosts"
+fi
 
 # its checkpoint on other grids
 expect 1 0 "" eval "$dir/shared/ckpt/latest.h5"

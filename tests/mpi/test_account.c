@@ -90,6 +90,18 @@ static void look(void *arg, int rank, const void *data, size_t bytes) {
   s->n++;
 }
 
+static void test_astride(void **state) {
+  (void)state;
+  static const char *const host[] = {"a", "a", "a", "b", "b", "b", "c", "d"};
+  sh_place place[8] = {0};
+  int first = -1;
+  for (int r = 0; r < 8; r++) strcpy(place[r].host, host[r]), snprintf(place[r].cores, sizeof place[r].cores, "%d", r);
+  assert_all(sh_places_astride(place, 8, 1, &first) == 0 && first == -1);
+  assert_all(sh_places_astride(place, 6, 3, &first) == 0 && first == -1);
+  assert_all(sh_places_astride(place, 8, 2, &first) == 2 && first == 1);
+  assert_all(sh_places_astride(place, 8, 4, &first) == 2 && first == 0);
+}
+
 static void test_places(void **state) {
   (void)state;
   sh_grid g = grid_of(1);
@@ -152,8 +164,8 @@ static void test_trace(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_kinds), cmocka_unit_test(test_times), cmocka_unit_test(test_places),
-      cmocka_unit_test(test_nodes), cmocka_unit_test(test_trace),
+      cmocka_unit_test(test_kinds),   cmocka_unit_test(test_times), cmocka_unit_test(test_places),
+      cmocka_unit_test(test_astride), cmocka_unit_test(test_nodes), cmocka_unit_test(test_trace),
   };
   return mpi_run_tests(tests);
 }
