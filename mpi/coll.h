@@ -1,8 +1,9 @@
 /* mpi/coll.h: collectives by axis. All are collective over the axis given; on size 1 they copy or do nothing.
  *
  * An MPI error aborts the job with the rank and the call's name: there is nothing a trainer could do about it, and the
- * others must not wait. Counts are 64 bit; what exceeds MPI's int is cut into pieces. Sums of floats have a fixed
- * association for a given axis size (same ranks, same bits).
+ * others must not wait. Counts are 64 bit; what exceeds MPI's int is cut into pieces. Blocking sums of floats are added
+ * in the order of the MPI library's algorithm, the same in every run with the same ranks, library and settings
+ * (docs/ARCHITECTURE.md, "Parallelism"); operations under way have an order of their own.
  */
 #ifndef SH_MPI_COLL_H
 #define SH_MPI_COLL_H
