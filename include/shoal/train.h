@@ -25,7 +25,8 @@ typedef struct sh_train_options {
 } sh_train_options;
 
 /* Whether this run asks for a communication thread (comm.progress = thread), to be known before MPI is initialised:
- * sh_world_start. Where the configuration cannot be read it says no; sh_train will say why. */
+ * sh_world_start. Every rank reads the file for this (docs/SCALING.md says why). Where the configuration cannot be read
+ * it says no; sh_train will say why. */
 bool sh_train_wants_threads(const sh_train_options *o);
 
 /* SH_OK when finished; SH_STOPPED after SIGTERM or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the loss is
