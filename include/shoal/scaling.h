@@ -35,7 +35,8 @@ typedef struct sh_scaling_options {
 bool sh_scaling_wants_threads(const sh_scaling_options *o);
 
 /* Prints predictions on rank 0; nothing is trained. With `measure` it times, on one rank: this core, and steps of each
- * shape by one rank, of the whole batch and of a quarter; on several ranks, all at the same time: cores, steps beside
+ * shape by one rank, of the whole batch and of a quarter, on data.path as the bench does (made histories, with a
+ * warning, where it is not there); on several ranks, all at the same time: cores, steps beside
  * steps, and the link between the ranks, which stand on one node (near), or on a node each (far). Collective over the
  * world. */
 sh_status sh_scaling(struct sh_world *world, const sh_scaling_options *o, FILE *out);

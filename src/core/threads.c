@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* The lowest hardware thread of the core that `cpu` belongs to; `cpu` itself when the system does not say. */
@@ -49,6 +50,17 @@ int sh_cores(void) {
   bool bound;
   int n = cores_in_mask(&bound), quota = group_quota();
   return quota > 0 && quota < n ? quota : n;
+}
+
+/* The kernel gives no mask wider than the job's share of the node, so asking for everything shows that share. */
+int sh_node_cores(void) {
+  cpu_set_t mine, all;
+  if (sched_getaffinity(0, sizeof mine, &mine)) return sh_cores();
+  memset(&all, 0xff, sizeof all);
+  if (sched_setaffinity(0, sizeof all, &all)) return sh_cores();
+  int n = sh_cores();
+  sched_setaffinity(0, sizeof mine, &mine);
+  return n;
 }
 
 int sh_node_ranks(void) {

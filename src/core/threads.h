@@ -17,6 +17,10 @@ int sh_threads(void);
 /* Cores (not hardware threads) in the affinity mask, within the CPU quota of the control group; at least 1. */
 int sh_cores(void);
 
+/* As sh_cores, of all that ranks of this job may use on this node, whatever this one is bound to. Widens the calling
+ * thread's mask for a moment. */
+int sh_node_cores(void);
+
 /* Ranks the launcher started on this node as far as its environment tells (Open MPI, Slurm, MPICH); at least 1. */
 int sh_node_ranks(void);
 

@@ -4,7 +4,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "core/log.h"
 #include "dist/buckets.h"
 #include "dist/tensor.h"
 #include "optim/dense.h"
@@ -44,7 +46,18 @@ static void name_shape(sh_bench_shape *s, const char *config) {
   snprintf(s->name, sizeof s->name, "%.*s", (int)strcspn(name, "."), name);
 }
 
-static sh_status read_request(request *q) {
+/* A data set that is not there, or histories made to order: then steps are measured on made ones, as in the bench. */
+static sh_status choose_data(sh_bench_shape *s, bool say) {
+  char wanted[SH_TEXT];
+  strcpy(wanted, s->conf.data.path);
+  SH_TRY(sh_bench_choose_data(s, false));
+  if (say && *wanted && !*s->conf.data.path)
+    sh_warn("%s: steps are measured on made histories, not on data.path = %s, which %s", s->name, wanted,
+            access(wanted, F_OK) ? "is not there" : "bench.* replace");
+  return SH_OK;
+}
+
+static sh_status read_request(request *q, bool first) {
   const sh_scaling_options *o = q->o;
   const char **set;
   sh_bench_options b = as_bench(o, &set);
@@ -53,7 +66,7 @@ static sh_status read_request(request *q) {
   SH_TRY(status);
   for (int i = 0; i < q->nshapes; i++) {
     name_shape(&q->shape[i], o->config);
-    SH_TRY(sh_bench_choose_data(&q->shape[i], false));
+    SH_TRY(choose_data(&q->shape[i], first && o->measure));
   }
   SH_TRY(read_nodes(o->nodes, q));
   if (o->machine) SH_TRY(sh_scaling_read(&q->file, o->machine));
@@ -260,7 +273,7 @@ sh_status sh_scaling(struct sh_world *world, const sh_scaling_options *o, FILE *
   request *q = sh_calloc(1, sizeof *q);
   q->o = o;
   bool first = grid.world.index == 0;
-  sh_status status = sh_agree(&grid.world, read_request(q));
+  sh_status status = sh_agree(&grid.world, read_request(q, first));
   if (status == SH_OK && o->measure) {
     status = sh_scaling_measure(&q->file, q->shape, q->nshapes, world, o->threads);
     if (first && status == SH_OK) sh_scaling_print(&q->file, out);

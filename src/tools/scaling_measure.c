@@ -250,7 +250,6 @@ static sh_status measure_ranks(const sh_axis *world, sh_scaling_file *f) {
   measure_core(&rate[0], &rate[1]);
   sh_sum_f64(world, rate, 2);
   if (here > 1) {
-    m->cores = world->size * sh_threads();
     m->gemm_all = rate[0] / world->size, m->memory_all = rate[1] / world->size;
   }
   measure_link(world, here > 1 ? &m->near : &m->far);
@@ -280,6 +279,7 @@ sh_status sh_scaling_measure(sh_scaling_file *f, sh_bench_shape *shape, int n, c
   sh_threads_setup(threads > 0 ? threads : shape[0].conf.train.threads);
   sh_progress_start(&grid.world, shape[0].conf.comm.progress);
   sh_status status = SH_OK;
+  f->machine.cores = sh_node_cores();
   if (grid.world.size > 1)
     status = sh_agree(&grid.world, measure_ranks(&grid.world, f));
   else

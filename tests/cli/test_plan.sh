@@ -9,7 +9,8 @@ tiny="model.width=8 model.max_len=12 loss.negatives=4 batch.users=8 bench.users=
 # Measured on one rank, then on two, where the link comes in; the first's figures stay.
 # shellcheck disable=SC2086 # a list of arguments
 {
-  expect 1 0 "" plan --measure --threads 1 $tiny
+  run 1 taskset -c 0 "$shoal" plan --measure --threads 1 $tiny
+  [ $code = 0 ] && [ ! -s "$dir/err" ] || complain "shoal plan --measure failed"
   mv "$dir/out" "$dir/one.txt"
   expect 2 0 "" plan --measure --threads 1 $tiny --machine "$dir/one.txt"
   mv "$dir/out" "$dir/two.txt"
@@ -17,7 +18,21 @@ tiny="model.width=8 model.max_len=12 loss.negatives=4 batch.users=8 bench.users=
 positive() { # key file
   awk -v key="$1" '$1 == key && $3 > 0 { found = 1 } END { exit !found }' "$2" || complain "$1 is not above 0 in $2"
 }
-for key in machine.gemm_one machine.memory_one default.threads default.backward default.tokens default.rows; do
+[ "$(grep '^machine.cores' "$dir/one.txt")" = "$(grep '^machine.cores' "$dir/two.txt")" ] ||
+  complain "the cores of the node depend on the rank's binding"
+# shellcheck disable=SC2086
+{
+  expect 4 0 "" plan --measure --threads 1 $tiny --machine "$dir/one.txt"
+  [ "$(grep '^machine.cores' "$dir/out")" = "$(grep '^machine.cores' "$dir/one.txt")" ] ||
+    complain "the cores of the node depend on the number of ranks"
+  expect 1 0 "data.path = $dir/none.h5, which is not there" plan --measure --threads 1 $tiny data.path="$dir/none.h5"
+}
+# A data set that is there is what steps are measured on.
+"$shoal" synth "$dir/data.h5" --preset toy --users 100 --items 77 >"$dir/out" || exit 1
+expect 1 0 "" plan --measure --threads 1 model.width=8 model.max_len=12 loss.negatives=4 batch.users=8 bench.steps=2 \
+  data.path="$dir/data.h5"
+grep -q '^default.items = 77 ' "$dir/out" || complain "steps were not measured on data.path"
+for key in machine.cores machine.gemm_one machine.memory_one default.threads default.backward default.tokens default.rows; do
   positive $key "$dir/one.txt"
 done
 for key in machine.cores machine.gemm_all machine.memory_all machine.near.latency machine.near.bandwidth default.busy; do
