@@ -41,6 +41,7 @@ static const key work_key[] = {
     OF_WORK(items, "rows of the table"),
     OF_WORK(longest, "tokens of the longest sequence"),
     OF_WORK(busy, "a step beside steps on all cores over one alone"),
+    OF_WORK(turns, "and of ranks that take turns on a core, over that times ranks a core"),
     OF_SAMPLE(tokens, tokens, "of a mean step: of the whole batch, of a part"),
     OF_SAMPLE(users, users, ""),
     OF_SAMPLE(inputs, inputs, "distinct table rows of inputs"),
@@ -61,7 +62,7 @@ int sh_scaling_find(sh_scaling_file *f, const char *name, bool add) {
   if (!add || f->nshapes == SH_BENCH_SHAPES) return -1;
   memset(&f->shape[f->nshapes], 0, sizeof f->shape[0]);
   snprintf(f->shape[f->nshapes].name, sizeof f->shape[0].name, "%s", name);
-  f->shape[f->nshapes].work.busy = 1;
+  f->shape[f->nshapes].work.busy = f->shape[f->nshapes].work.turns = 1;
   return f->nshapes++;
 }
 

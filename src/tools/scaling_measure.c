@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/breathe.h"
@@ -127,31 +128,50 @@ static sh_status measure_alone(const sh_bench_shape *s, sh_work *w) {
   return SH_OK;
 }
 
-/* Whole steps of a part of the batch: seconds a token. Local. */
-static sh_status measure_steps(const sh_bench_shape *s, double *seconds) {
+/* Other ranks must not even wait busily while the first one is alone: they sleep as long as it took before. */
+static void rest(double seconds) {
+  if (seconds > 0) nanosleep(&(struct timespec){(time_t)seconds, (long)(1e9 * fmod(seconds, 1))}, NULL);
+}
+
+/* Steps of a part of the batch by the first rank, while the others rest, then by all, in turns: machines change their
+ * pace within seconds (clock, other tenants of a core). Seconds a token of both, in sum; the first turn warms up. */
+static sh_status take_turns(const sh_axis *world, sh_bench_state *b, double *alone, double *beside) {
+  enum { TURNS = 12 };
+  const double enough = 4; /* seconds of the first rank alone */
+  double spent = 0, last = 0;
+  *alone = *beside = 0;
+  for (int i = 0; i <= TURNS && (i < 2 || spent < enough); i++) {
+    double start = sh_now(), pace[2] = {0};
+    sh_status status = SH_OK;
+    if (world->index > 0)
+      rest(.9 * last);
+    else if ((status = sh_bench_step(b)) == SH_OK)
+      pace[0] = 1 / b->tokens_per_second;
+    SH_TRY(sh_agree(world, status));
+    last = world->index == 0 ? sh_now() - start : 0;
+    sh_max_f64(world, &last, 1);
+    SH_TRY(sh_agree(world, sh_bench_step(b)));
+    pace[1] = 1 / b->tokens_per_second / world->size;
+    sh_sum_f64(world, pace, 2);
+    if (i > 0) *alone += pace[0], *beside += pace[1], spent += last;
+  }
+  return SH_OK;
+}
+
+/* What cores lose beside each other or, where ranks outnumber them, what those lose that take turns on a core.
+ * Collective. */
+static sh_status measure_beside(const sh_axis *world, const sh_bench_shape *s, double cores, sh_work *w) {
   sh_grid one;
   sh_trainer t;
   sh_bench_state b = {.t = &t, .steps = s->steps};
-  sh_status status = create_alone(&t, &one, s, part_of(s));
-  if (status == SH_OK) status = sh_bench_step(&b);
-  if (status == SH_OK) *seconds = 1 / b.tokens_per_second;
+  double alone, beside, share = world->size * sh_threads() / cores;
+  sh_status status = sh_agree(world, create_alone(&t, &one, s, part_of(s)));
+  if (status == SH_OK) status = take_turns(world, &b, &alone, &beside);
+  if (status == SH_OK && share <= 1) w->busy = fmax(beside / alone, 1);
+  if (status == SH_OK && share > 1) w->turns = fmax(beside / alone / share / w->busy, 1);
   free(b.row);
   sh_trainer_destroy(&t);
   return status;
-}
-
-/* The first rank, while the others wait, then all: seconds of the first and the mean. Collective. */
-static sh_status measure_beside(const sh_axis *world, const sh_bench_shape *s, sh_work *w) {
-  double alone = 0, beside = 0;
-  sh_status status = SH_OK;
-  if (world->index == 0) status = measure_steps(s, &alone);
-  SH_TRY(sh_agree(world, status));
-  SH_TRY(sh_agree(world, measure_steps(s, &beside)));
-  double sums[2] = {alone, beside};
-  sh_sum_f64(world, sums, 2);
-  double busy = sums[1] / world->size / sums[0];
-  w->busy = busy > 1 ? busy : 1;
-  return SH_OK;
 }
 
 enum { PIECE = 1 << 20, WINDOW = 4, SHORT = 8, EDGE = 64, SLICE = 16 };
@@ -266,7 +286,7 @@ static sh_status measure_shape(const sh_axis *world, sh_scaling_file *f, sh_benc
   }
   status = sh_agree(world, status);
   if (status == SH_OK && world->size == 1) status = measure_alone(s, &f->shape[i].work);
-  if (status == SH_OK && world->size > 1) status = measure_beside(world, s, &f->shape[i].work);
+  if (status == SH_OK && world->size > 1) status = measure_beside(world, s, f->machine.cores, &f->shape[i].work);
   if (*own_data) unlink(own_data);
   if (status == SH_OK && world->size == 1) f->shape[i].config = sh_scaling_fingerprint(&s->conf);
   return status;

@@ -52,11 +52,12 @@ static void own_work(const sh_work *w, const sh_scaling_case *c, double *seconds
   seconds[SH_WORK_TABLE] = w->sample[0].seconds[SH_WORK_TABLE] * touched / ranks_of(c);
 }
 
-/* Ranks of a node beyond its cores take turns; with fewer, memory and clock are shared with those that work. */
+/* Ranks of a node beyond its cores take turns, which costs something besides the wait; with fewer, memory and clock are
+ * shared with those that work. */
 static double sharing(const sh_machine *m, const sh_work *w, const sh_scaling_case *c) {
   double used = c->per_node * c->threads, share = used / m->cores;
   double beside = m->cores > 1 ? fmin((used - 1) / (m->cores - 1), 1) : 1;
-  return fmax(share, 1) * (1 + beside * (w->busy - 1)) * w->threads / c->threads;
+  return (share > 1 ? share * w->turns : 1) * (1 + beside * (w->busy - 1)) * w->threads / c->threads;
 }
 
 /* What a rank sends in a step of one kind, and where. */

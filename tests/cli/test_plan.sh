@@ -25,6 +25,7 @@ positive() { # key file
   expect 4 0 "" plan --measure --threads 1 $tiny --machine "$dir/one.txt"
   [ "$(grep '^machine.cores' "$dir/out")" = "$(grep '^machine.cores' "$dir/one.txt")" ] ||
     complain "the cores of the node depend on the number of ranks"
+  positive default.turns "$dir/out"
   expect 1 0 "data.path = $dir/none.h5, which is not there" plan --measure --threads 1 $tiny data.path="$dir/none.h5"
 }
 # A data set that is there is what steps are measured on.

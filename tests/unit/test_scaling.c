@@ -22,7 +22,7 @@ static const sh_machine machine = {.cores = 2,
 
 /* 1 s a 1000 tokens in layers and loss, nothing fixed; 0.1 s for dense parameters, 0.2 s for the table. */
 static sh_work some_work(void) {
-  sh_work w = {.threads = 1, .items = 1e6, .longest = 10, .busy = 1};
+  sh_work w = {.threads = 1, .items = 1e6, .longest = 10, .busy = 1, .turns = 1};
   for (int k = 0; k < 2; k++) {
     double tokens = k ? 1000 : 4000, t = tokens / 1000;
     w.sample[k] = (sh_work_sample){.tokens = tokens, .users = tokens / 10, .inputs = tokens / 2, .rows = tokens};
@@ -113,6 +113,13 @@ static void test_shared_cores(void **state) {
   close_to(p.compute, 2 * 1.5 * (1 + .1 + .05));
   close_to(p.kind[SH_KIND_DENSE].bytes, 8e6 * 3 / 4);
   assert_true(p.kind[SH_KIND_DENSE].exposed < .05); /* not over the slow link */
+  w.turns = 1.1;
+  close_to(sh_scaling_predict(&machine, &w, &c).compute, 1.1 * p.compute);
+  c.per_node = 2;
+  w.turns = 1;
+  p = sh_scaling_predict(&machine, &w, &c);
+  w.turns = 1.1; /* two ranks have a core each */
+  close_to(sh_scaling_predict(&machine, &w, &c).step, p.step);
 }
 
 /* A node sends over its link what one rank would, however many ranks it has. */
