@@ -40,7 +40,7 @@ static const key work_key[] = {
     OF_WORK(threads, "of the rank measured"),
     OF_WORK(items, "rows of the table"),
     OF_WORK(longest, "tokens of the longest sequence"),
-    OF_WORK(busy, "a step beside steps on all cores over one alone"),
+    OF_WORK(busy, "a step beside steps on all cores, until the slowest is done, over one alone"),
     OF_WORK(turns, "and of ranks that take turns on a core, over that times ranks a core"),
     OF_SAMPLE(tokens, tokens, "of a mean step: of the whole batch, of a part"),
     OF_SAMPLE(users, users, ""),

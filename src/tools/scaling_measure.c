@@ -94,17 +94,20 @@ static sh_status create_alone(sh_trainer *t, sh_grid *one, const sh_bench_shape 
   return sh_trainer_create(t, &c, one);
 }
 
-static sh_status measure_parts(const sh_bench_shape *s, int64_t users, sh_work *w, int k, double *step) {
+/* Parts of a step of so many users, scaled so that they make up whole steps measured beside them. */
+static sh_status measure_parts(const sh_bench_shape *s, int64_t users, sh_work *w, int k) {
   sh_grid one;
   sh_trainer t;
   sh_bench_state b = {.t = &t, .steps = s->steps};
   sh_status status = create_alone(&t, &one, s, users);
   if (status == SH_OK) status = count(&t, &w->sample[k]);
   if (status == SH_OK) status = sh_bench_parts(&b);
-  if (status == SH_OK && step) status = sh_bench_step(&b);
+  if (status == SH_OK) status = sh_bench_step(&b);
   if (status == SH_OK) {
     take_parts(&b, &w->sample[k]);
-    if (step) *step = w->sample[k].tokens / b.tokens_per_second;
+    double sum = 0, step = w->sample[k].tokens / b.tokens_per_second;
+    for (int i = 0; i < SH_WORKS; i++) sum += w->sample[k].seconds[i];
+    for (int i = 0; i < SH_WORKS; i++) w->sample[k].seconds[i] *= step / sum;
     w->threads = sh_threads(), w->items = (double)t.data.items, w->longest = longest(&t.samples);
   }
   free(b.row);
@@ -117,15 +120,9 @@ static int64_t part_of(const sh_bench_shape *s) {
   return s->conf.batch.users / PART > 0 ? s->conf.batch.users / PART : 1;
 }
 
-/* Two samples of parts, scaled so that those of the first make up the whole step. */
 static sh_status measure_alone(const sh_bench_shape *s, sh_work *w) {
-  double step = 0, sum = 0;
-  SH_TRY(measure_parts(s, s->conf.batch.users, w, 0, &step));
-  SH_TRY(measure_parts(s, part_of(s), w, 1, NULL));
-  for (int i = 0; i < SH_WORKS; i++) sum += w->sample[0].seconds[i];
-  for (int k = 0; k < 2; k++)
-    for (int i = 0; i < SH_WORKS; i++) w->sample[k].seconds[i] *= step / sum;
-  return SH_OK;
+  SH_TRY(measure_parts(s, s->conf.batch.users, w, 0));
+  return measure_parts(s, part_of(s), w, 1);
 }
 
 /* Other ranks must not even wait busily while the first one is alone: they sleep as long as it took before. */
@@ -133,27 +130,48 @@ static void rest(double seconds) {
   if (seconds > 0) nanosleep(&(struct timespec){(time_t)seconds, (long)(1e9 * fmod(seconds, 1))}, NULL);
 }
 
+/* Seconds a token of steps that ranks do each for itself but begin together: the slowest counts, as where they wait for
+ * each other. Collective over the axis. */
+static sh_status measure_steps(const sh_axis *axis, sh_trainer *t, int64_t steps, double *seconds) {
+  enum { WARM_UP = 2 };
+  double *pace = sh_calloc((size_t)steps, sizeof *pace);
+  sh_status status = SH_OK;
+  for (int64_t i = -WARM_UP; i < steps && status == SH_OK; i++) {
+    sh_step_report r;
+    sh_barrier(axis);
+    double start = sh_now();
+    status = sh_train_step(t, false, &r);
+    double now = status == SH_OK ? (sh_now() - start) / (double)r.tokens : 0;
+    sh_max_f64(axis, &now, 1);
+    status = sh_agree(axis, status);
+    if (i >= 0) pace[i] = now;
+  }
+  sh_trainer_rewind(t);
+  *seconds = sh_median(pace, steps);
+  free(pace);
+  return status;
+}
+
 /* Steps of a part of the batch by the first rank, while the others rest, then by all, in turns: machines change their
  * pace within seconds (clock, other tenants of a core). Seconds a token of both, in sum; the first turn warms up. */
-static sh_status take_turns(const sh_axis *world, sh_bench_state *b, double *alone, double *beside) {
+static sh_status take_turns(const sh_axis *world, sh_trainer *t, int64_t steps, double *alone, double *beside) {
   enum { TURNS = 12 };
   const double enough = 4; /* seconds of the first rank alone */
   double spent = 0, last = 0;
   *alone = *beside = 0;
   for (int i = 0; i <= TURNS && (i < 2 || spent < enough); i++) {
-    double start = sh_now(), pace[2] = {0};
+    double start = sh_now(), one = 0, all;
     sh_status status = SH_OK;
     if (world->index > 0)
       rest(.9 * last);
-    else if ((status = sh_bench_step(b)) == SH_OK)
-      pace[0] = 1 / b->tokens_per_second;
+    else
+      status = measure_steps(&t->grid->world, t, steps, &one);
     SH_TRY(sh_agree(world, status));
     last = world->index == 0 ? sh_now() - start : 0;
     sh_max_f64(world, &last, 1);
-    SH_TRY(sh_agree(world, sh_bench_step(b)));
-    pace[1] = 1 / b->tokens_per_second / world->size;
-    sh_sum_f64(world, pace, 2);
-    if (i > 0) *alone += pace[0], *beside += pace[1], spent += last;
+    SH_TRY(measure_steps(world, t, steps, &all));
+    sh_max_f64(world, &one, 1);
+    if (i > 0) *alone += one, *beside += all, spent += last;
   }
   return SH_OK;
 }
@@ -163,13 +181,11 @@ static sh_status take_turns(const sh_axis *world, sh_bench_state *b, double *alo
 static sh_status measure_beside(const sh_axis *world, const sh_bench_shape *s, double cores, sh_work *w) {
   sh_grid one;
   sh_trainer t;
-  sh_bench_state b = {.t = &t, .steps = s->steps};
   double alone, beside, share = world->size * sh_threads() / cores;
   sh_status status = sh_agree(world, create_alone(&t, &one, s, part_of(s)));
-  if (status == SH_OK) status = take_turns(world, &b, &alone, &beside);
+  if (status == SH_OK) status = take_turns(world, &t, s->steps, &alone, &beside);
   if (status == SH_OK && share <= 1) w->busy = fmax(beside / alone, 1);
   if (status == SH_OK && share > 1) w->turns = fmax(beside / alone / share / w->busy, 1);
-  free(b.row);
   sh_trainer_destroy(&t);
   return status;
 }

@@ -45,7 +45,7 @@ typedef struct sh_work_sample {
 
 typedef struct sh_work {
   double threads, items, longest; /* longest: tokens of the longest sequence */
-  double busy;                    /* step beside steps on all cores / step alone, >= 1 */
+  double busy;                    /* step beside steps on all cores, the slowest of them / step alone, >= 1 */
   double turns;                   /* the same with several ranks a core / (ranks a core x busy), >= 1 */
   sh_work_sample sample[2];       /* the whole batch; a part of it */
 } sh_work;
