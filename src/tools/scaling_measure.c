@@ -302,7 +302,8 @@ static sh_status measure_shape(const sh_axis *world, sh_scaling_file *f, sh_benc
   }
   status = sh_agree(world, status);
   if (status == SH_OK && world->size == 1) status = measure_alone(s, &f->shape[i].work);
-  if (status == SH_OK && world->size > 1) status = measure_beside(world, s, f->machine.cores, &f->shape[i].work);
+  if (status == SH_OK && sh_node_ranks() > 1) /* on nodes of a rank each cores do not share anything */
+    status = measure_beside(world, s, f->machine.cores, &f->shape[i].work);
   if (*own_data) unlink(own_data);
   if (status == SH_OK && world->size == 1) f->shape[i].config = sh_scaling_fingerprint(&s->conf);
   return status;
