@@ -100,7 +100,7 @@ static void compare(const sh_kernels *k, const head_case *ref, int L, int d, flo
 
 static void every_isa_agrees_with_ref(void **state) {
   (void)state;
-  static const int lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 211, 300, 600}, widths[] = {4, 6, 25, 50, 64};
+  static const int lengths[] = {1, 2, 15, 16, 17, 63, 64, 65, 200, 211, 300, 600, 4096}, widths[] = {4, 6, 25, 50, 64};
   const char *names[8];
   int n = sh_kernels_available(names);
   double worst[8][4] = {{0}};
@@ -108,7 +108,7 @@ static void every_isa_agrees_with_ref(void **state) {
     for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
       for (int drop = 0; drop < 2; drop++) {
         int L = lengths[l], d = widths[w];
-        if (L == 600 && d > 25) continue; /* the reference is slow */
+        if (L >= 600 && d > (L > 600 ? 4 : 25)) continue; /* the reference is slow */
         const sh_drop *mask = drop ? &dropped : &nothing;
         head_case ref = make(L, d, 1.5f);
         run(&sh_kernels_ref, &ref, mask);

@@ -211,6 +211,6 @@ void SH_FN(fuxi_attention_back)(const sh_heads_io *h, const sh_fuxi_maps *m, flo
       back_tile(h, m, &w, 1.f / divisor, i0, k0, nk);
     if (dqk) transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
     transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
+    if (by_bucket(m)) tile_add_sums(w.sums, m->bias.dts);
   }
-  if (by_bucket(m)) tile_add_sums(w.sums, m->bias.dts);
 }

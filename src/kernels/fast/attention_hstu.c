@@ -190,6 +190,6 @@ void SH_FN(hstu_attention_back)(const sh_heads_io *h, const sh_rel_bias *b, floa
       back_tile(h, b, &w, 1.f / divisor, i0, k0, nk);
     transpose(dqk, nk, w.dkt, TILE_LD, h->dk + first, h->ldkv);
     transpose(dv, nk, w.dvt, TILE_LD, h->dv_ + first, h->ldkv);
+    if (b->ts) tile_add_sums(w.sums, b->dts);
   }
-  if (b->ts) tile_add_sums(w.sums, b->dts);
 }

@@ -71,7 +71,8 @@ static inline void tile_expand_runs(const sh_rel_bias *b, int i, int k0, int n, 
   }
 }
 
-/* The transpose: sums[bucket] += g over the run, lane by lane; tile_add_sums folds the lanes at the end. */
+/* The transpose: sums[bucket] += g over the run, lane by lane; tile_add_sums folds the lanes behind each block of keys,
+ * so that no lane sums millions of pairs. */
 static inline void tile_sum_runs(const sh_rel_bias *b, int i, int k0, int n, const float *g, float *sums) {
   int from = 0;
   for (int32_t r = tile_first_run(b, i, k0), end = b->run_start[i + 1]; r < end && from < n; r++) {
@@ -85,8 +86,9 @@ static inline void tile_sum_runs(const sh_rel_bias *b, int i, int k0, int n, con
     from = to;
   }
 }
-static inline void tile_add_sums(const float *sums, float *dts) {
+static inline void tile_add_sums(float *sums, float *dts) {
   for (int k = 0; k < TILE_RUNS; k++) dts[k] += lanes_sum(lanes_load(sums + LANES * k));
+  memset(sums, 0, sizeof(float) * TILE_RUNS * LANES);
 }
 
 /* The sigmoid of scores. Weights that are rounded to bf16 (4e-3) take one to 1.5e-4 of itself, for half the work. */
