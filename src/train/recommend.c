@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/outfile.h"
 #include "core/phase.h"
 #include "nn/linear.h"
 #include "train/scorer.h"
@@ -146,17 +147,10 @@ static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *us
 
 sh_status sh_recommend_all(sh_trainer *t, int64_t top, const char *path) {
   bool writer = t->grid->world.index == 0;
-  char partial[4096];
-  FILE *f = NULL;
-  sh_status status = SH_OK;
-  if (writer && path) {
-    snprintf(partial, sizeof partial, "%s.partial", path);
-    f = fopen(partial, "w");
-    if (!f) status = sh_fail(SH_ERR_INTERNAL, "%s: %s", partial, strerror(errno));
-  } else if (writer) {
-    f = stdout;
-  }
+  sh_outfile out = {.f = NULL};
+  sh_status status = writer && path ? sh_outfile_open(&out, path) : SH_OK;
   SH_TRY(sh_agree(&t->grid->world, status));
+  FILE *f = !writer ? NULL : path ? out.f : stdout;
   sh_scorer s;
   sh_scorer_create(&s, t);
   for (int64_t user = 0; user < t->data.users && status == SH_OK;) {
@@ -166,10 +160,6 @@ sh_status sh_recommend_all(sh_trainer *t, int64_t top, const char *path) {
     sh_arena_release(&s.memory, mark);
   }
   sh_scorer_destroy(&s);
-  if (writer && path) {
-    if (fclose(f) && status == SH_OK) status = sh_fail(SH_ERR_INTERNAL, "%s: %s", partial, strerror(errno));
-    if (status == SH_OK && rename(partial, path)) status = sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
-    if (status != SH_OK) remove(partial);
-  }
-  return sh_agree(&t->grid->world, status);
+  sh_status written = sh_outfile_close(&out, status == SH_OK);
+  return sh_agree(&t->grid->world, status == SH_OK ? written : status);
 }

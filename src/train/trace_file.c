@@ -1,6 +1,5 @@
 #include "train/trace_file.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -22,11 +21,7 @@ sh_status sh_tracer_open(sh_tracer *x, const sh_train_options *o, const sh_axis 
     snprintf(x->path, sizeof x->path, "%s", o->trace_file);
   else
     snprintf(x->path, sizeof x->path, "%s/trace.json", folder);
-  sh_status status = SH_OK;
-  snprintf(x->partial, sizeof x->partial, "%s.partial", x->path);
-  if (world->index == 0 && !(x->file = fopen(x->partial, "w")))
-    status = sh_fail(SH_ERR_INTERNAL, "%s: %s", x->partial, strerror(errno));
-  return sh_agree(world, status);
+  return sh_agree(world, world->index == 0 ? sh_outfile_open(&x->file, x->path) : SH_OK);
 }
 
 static void compare_clocks(sh_tracer *x, int end) {
@@ -157,19 +152,19 @@ static void write_file(sh_tracer *x) {
   sh_place *place = sh_calloc((size_t)x->world->size, sizeof *place);
   sh_places_gather(x->world, place);
   text mine = events(x, s, place, first > -1e299 ? (int64_t)-first : 0);
-  if (x->file)
-    fprintf(x->file, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n{\"ph\":\"M\",\"pid\":0,\"name\":\"trace_of\","
-                     "\"args\":{\"name\":\"shoal\"}}");
-  sh_collect(x->world, mine.data, mine.n, append, x->file);
-  if (x->file) {
-    fprintf(x->file, "\n]}\n");
-    bool failed = ferror(x->file) != 0;
-    failed |= fclose(x->file) != 0 || rename(x->partial, x->path) != 0;
-    if (failed) sh_warn("%s: %s", x->path, strerror(errno)); /* no reason to lose the run */
+  FILE *f = x->file.f;
+  if (f)
+    fprintf(f, "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n{\"ph\":\"M\",\"pid\":0,\"name\":\"trace_of\","
+               "\"args\":{\"name\":\"shoal\"}}");
+  sh_collect(x->world, mine.data, mine.n, append, f);
+  if (f) {
+    fprintf(f, "\n]}\n");
+    bool failed = sh_outfile_close(&x->file, true) != SH_OK;
+    if (failed) sh_warn("%s", sh_error_message()); /* no reason to lose the run */
     if (lost > 0) sh_warn("%s: the buffers were full; %.0f spans are missing", x->path, lost);
     if (!failed) sh_info("trace of steps %lld-%lld in %s", (long long)x->from, (long long)x->to, x->path);
   }
-  x->file = NULL, x->first = 0;
+  x->first = 0;
   free(mine.data);
   free(place);
   sh_trace_close();
@@ -186,8 +181,8 @@ void sh_tracer_close(sh_tracer *x, sh_status status) {
   if (status != SH_OK || !sh_tracing) { /* an older file stays as it is */
     if (status == SH_OK && x->world->index == 0)
       sh_warn("%s: not written: none of steps %lld-%lld was run", x->path, (long long)x->first, (long long)x->last);
-    if (x->file) fclose(x->file), remove(x->partial);
-    x->file = NULL, x->first = 0;
+    sh_outfile_close(&x->file, false);
+    x->first = 0;
     sh_trace_close();
     return;
   }

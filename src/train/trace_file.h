@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 
+#include "core/outfile.h"
 #include "mpi/grid.h"
 #include "shoal/train.h"
 
@@ -24,8 +24,8 @@ typedef struct sh_tracer {
   const sh_axis *world;
   int64_t first, last; /* steps; 0: nothing is traced */
   int64_t from, to;    /* those that were run */
-  char path[4096], partial[4096 + 16];
-  FILE *file;                /* rank 0 */
+  char path[4096];
+  sh_outfile file;           /* rank 0 */
   double offset[2], when[2]; /* seconds to rank 0's clock, and at what time here */
 } sh_tracer;
 

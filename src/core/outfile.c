@@ -1,0 +1,29 @@
+#include "core/outfile.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+sh_status sh_outfile_open(sh_outfile *o, const char *path) {
+  struct stat at;
+  *o = (sh_outfile){0};
+  bool there = stat(path, &at) == 0;
+  if (strlen(path) >= sizeof o->path) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(ENAMETOOLONG));
+  if (!there || !realpath(path, o->path)) snprintf(o->path, sizeof o->path, "%s", path);
+  o->in_place = there && !S_ISREG(at.st_mode);
+  snprintf(o->partial, sizeof o->partial, "%s%s", o->path, o->in_place ? "" : ".partial");
+  o->f = fopen(o->partial, "w");
+  return o->f ? SH_OK : sh_fail(SH_ERR_INTERNAL, "%s: %s", o->partial, strerror(errno));
+}
+
+sh_status sh_outfile_close(sh_outfile *o, bool keep) {
+  if (!o->f) return SH_OK;
+  bool failed = ferror(o->f) != 0; /* of an earlier write: errno is of the last */
+  failed |= fclose(o->f) != 0;
+  o->f = NULL;
+  if (!failed && keep && !o->in_place) failed = rename(o->partial, o->path) != 0;
+  int why = errno;
+  if (!o->in_place && (failed || !keep)) remove(o->partial);
+  return failed && keep ? sh_fail(SH_ERR_INTERNAL, "%s: %s", o->path, strerror(why)) : SH_OK;
+}
