@@ -95,12 +95,24 @@ static sh_status transfers_alone(overlap *o) {
   return status;
 }
 
+/* A share, or "-" of transfers so short that it would be one of the steps' noise. */
+static void share(FILE *out, double exposed, double alone, double step) {
+  enum { LEAST = 100 };
+  if (alone * LEAST >= step)
+    fprintf(out, " %9.1f %%", 100 * (1 - exposed / alone));
+  else
+    fprintf(out, " %11s", "-");
+}
+
 /* Exposed: what steps take longer; and, which other people's work disturbs less, what they spend more in communication
  * calls (not in it: the kernel's and a communication thread's work while layers compute). */
-static void line(const sh_bench_state *b, const char *what, double alone, double longer, double calls) {
+static void line(const sh_bench_state *b, const char *what, double step, double alone, double longer, double calls) {
   if (!b->out) return;
-  fprintf(b->out, "  %-30s %9.1f %9.1f %9.1f %%", what, 1e3 * alone, 1e3 * longer, 100 * (1 - longer / alone));
-  fprintf(b->out, " %9.1f %9.1f %%\n", 1e3 * calls, 100 * (1 - calls / alone));
+  fprintf(b->out, "  %-30s %9.1f %9.1f", what, 1e3 * alone, 1e3 * longer);
+  share(b->out, longer, alone, step);
+  fprintf(b->out, " %9.1f", 1e3 * calls);
+  share(b->out, calls, alone, step);
+  fputc('\n', b->out);
 }
 
 /* Mean of the fastest third: what other machines and processes add is never less than nothing. Sorts x. */
@@ -127,13 +139,15 @@ static void report(overlap *o) {
   if (b->out)
     fprintf(b->out, "\n%-32s %9s %9s %11s %9s %11s\n", "transfers, ms", "alone", "exposed", "hidden", "in calls",
             "hidden");
-  line(b, "sums of dense gradients", sums, t[WHOLE] - t[NO_SUMS], calls[WHOLE] - calls[NO_SUMS]);
-  line(b, "exchange of rows", tables, t[NO_SUMS] - t[NO_TRANSFERS], calls[NO_SUMS] - calls[NO_TRANSFERS]);
-  line(b, "everything", sums + tables, t[WHOLE] - t[NO_TRANSFERS], calls[WHOLE] - calls[NO_TRANSFERS]);
+  line(b, "sums of dense gradients", t[WHOLE], sums, t[WHOLE] - t[NO_SUMS], calls[WHOLE] - calls[NO_SUMS]);
+  line(b, "exchange of rows", t[WHOLE], tables, t[NO_SUMS] - t[NO_TRANSFERS], calls[NO_SUMS] - calls[NO_TRANSFERS]);
+  line(b, "everything", t[WHOLE], sums + tables, t[WHOLE] - t[NO_TRANSFERS], calls[WHOLE] - calls[NO_TRANSFERS]);
 }
 
 sh_status sh_bench_overlap(sh_bench_state *b) {
   sh_trainer *t = b->t;
+  if (t->grid->world.size == 1)
+    return sh_fail(SH_ERR_USAGE, "bench: --only overlap is of ranks: mpirun -n 2 shoal bench ... --only overlap");
   overlap o = {.b = b, .steps = (b->steps + EACH - 1) / EACH * EACH};
   sh_step_report r;
   sh_status status = SH_OK;

@@ -253,7 +253,7 @@ static sh_status complete(const request *q) {
   if (!lacks) return SH_OK;
   return sh_fail(SH_ERR_USAGE,
                  "%s: %s is missing; shoal plan --measure on several ranks adds it, of one node (near) or "
-                 "of nodes with one rank each (far)",
+                 "of nodes with one rank each (far); or name a link's figures, as in shoal plan --help",
                  q->o->machine ? q->o->machine : "--machine", lacks);
 }
 

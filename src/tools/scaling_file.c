@@ -1,5 +1,6 @@
 /* The machine file of `shoal plan`. */
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,7 +124,7 @@ sh_status sh_scaling_set(sh_scaling_file *f, const char *setting, bool machine_o
 
 sh_status sh_scaling_read(sh_scaling_file *f, const char *path) {
   FILE *in = fopen(path, "r");
-  if (!in) return sh_fail(SH_ERR_USAGE, "%s: cannot be read", path);
+  if (!in) return sh_fail(SH_ERR_USAGE, "%s: cannot be read: %s", path, strerror(errno));
   char *line = NULL, message[1024];
   size_t room = 0;
   sh_status status = SH_OK;
