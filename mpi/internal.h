@@ -13,12 +13,12 @@
 
 /* NULL in an axis that knows no MPI (sh_grid_single). */
 struct sh_axis_impl {
-  MPI_Comm comm; /* of this axis */
-  MPI_Comm job;  /* of the whole grid: what an abort ends */
-  int *job_rank; /* [size of the axis] places in `job`; NULL: calls are not checked */
-  MPI_Comm open; /* of this axis, for operations under way: whoever advances them shares it with nobody */
-  int begun;     /* operations so far */
-  int near;      /* ranks [k near, (k + 1) near) share a node for every k: a power of two that divides the size */
+  MPI_Comm comm;  /* of this axis */
+  MPI_Comm job;   /* of the whole grid: what an abort ends */
+  int *job_rank;  /* [size of the axis] places in `job`; NULL: calls are not checked */
+  MPI_Comm open;  /* of this axis, for operations under way: whoever advances them shares it with nobody */
+  unsigned begun; /* operations so far; only its remainder by a power of two counts */
+  int near;       /* ranks [k near, (k + 1) near) share a node for every k: a power of two that divides the size */
 };
 
 /* Every MPI call goes through here: SH_MPI(axis, MPI_Barrier, comm). A failure ends the job with rank and name. */

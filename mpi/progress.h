@@ -1,11 +1,12 @@
 /* mpi/progress.h: who advances operations under way (the *_begin of mpi/coll.h). MPI moves large messages only inside
  * its calls, so something must call it while arithmetic runs (comm.progress):
  *
- *   none    nobody: an operation starts at its begin and goes on inside sh_request_end
- *   poll    the thread that begins operations, wherever it calls sh_breathe (core/breathe.h): between layers and
- * between blocks of parallel loops thread  a thread of its own. It looks, then sleeps a moment: it may share a core
- * with arithmetic. Only while somebody waits in sh_request_end does it not sleep, and without operations it does
- * nothing at all. Needs MPI_THREAD_MULTIPLE.
+ * - none: nobody; an operation starts at its begin and goes on inside sh_request_end.
+ * - poll: the thread that begins operations, wherever it calls sh_breathe (core/breathe.h): between layers and between
+ *   blocks of parallel loops.
+ * - thread: a thread of its own. It looks, then sleeps a moment: it may share a core with arithmetic. Only while
+ * somebody waits in sh_request_end does it not sleep, and without operations it does nothing at all. Needs
+ * MPI_THREAD_MULTIPLE.
  *
  * The mode changes no bit of any result.
  */

@@ -88,7 +88,7 @@ void sh_request_open(sh_request *r, const sh_axis *axis, const char *call, const
   r->op = sh_mpi_begin(axis, call);
   r->axis = axis;
   r->part = parts;
-  r->tag = axis->impl->begun++ % NUMBERS * PARTS;
+  r->tag = (int)(axis->impl->begun++ % NUMBERS) * PARTS;
   sh_engine_begin(r);
   sh_mpi_posted(&r->op, r->sent);
 }

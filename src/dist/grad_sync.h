@@ -51,7 +51,7 @@ void sh_grad_sync_end(sh_grad_sync *s);                   /* waits for all bucke
 void sh_grad_sync_values_begin(sh_grad_sync *s);
 void sh_grad_sync_values_end(sh_grad_sync *s);
 
-/* Bytes of its buffers with `data` ranks, at most but for pieces that differ by a row. */
+/* Bytes of its buffers that are ever written with `data` ranks, at most but for pieces that differ by a row. */
 int64_t sh_grad_sync_bytes(const sh_params *p, int data, const sh_conf_comm *comm);
 
 #endif

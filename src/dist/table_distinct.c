@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "dist/table_internal.h"
+#include "mpi/coll.h"
 
 enum { FEW = 4096, BLOCK = 64 };
 
@@ -157,7 +158,11 @@ static int64_t settle_hashed(sh_table *t, int32_t *slot, int64_t n, int64_t nfir
 static bool direct(const sh_table *t) { return t->conf.rows <= t->impl->direct_limit; }
 
 void sh_distinct_open(sh_table *t, int64_t n) {
-  assert(n <= (int64_t)1 << 29); /* twice as many places, a power of two, are still counted in 32 bits */
+  enum { MOST = 1 << 29 }; /* twice as many places, a power of two, are still counted in 32 bits */
+  if (n > MOST)
+    sh_abort(t->axis, SH_ERR_USAGE,
+             "a rank names more than 2^29 table rows in a step: use more ranks, or fewer "
+             "batch.users or loss.negatives");
   if (!direct(t)) open_hashed(t, n);
 }
 
