@@ -81,11 +81,10 @@ sh_status sh_bench_own_data(const sh_bench_shape *s, char path[SH_TEXT]) {
   return sh_bench_data(path, &s->sequences, s->conf.batch.users, s->conf.model.max_len);
 }
 
-/* Other people's work makes every figure a lower bound. */
-static void warn_if_busy(FILE *out) {
+void sh_bench_busy(FILE *out, const char *note) {
   double load;
   if (getloadavg(&load, 1) == 1 && load > 0.5)
-    fprintf(out, "note    the machine was busy in the last minute (load %.1f): figures may be too low\n", load);
+    fprintf(out, "%sthe machine was busy in the last minute (load %.1f): figures may be too low\n", note, load);
 }
 
 static void announce(const sh_bench_state *b, const sh_bench_sequences *own, const char *wanted_path) {
@@ -172,7 +171,7 @@ static sh_status run(plan *p, const struct sh_world *world, output *to) {
   sh_status status = SH_OK;
   char *lines = NULL;
   size_t size = 0;
-  if (to->out) warn_if_busy(to->out);
+  if (to->out) sh_bench_busy(to->out, "note    ");
   if (to->out && *p->shape[0].name) to->summary = open_memstream(&lines, &size);
   if (to->summary) sh_bench_summary(NULL, to->summary);
   for (int i = 0; i < p->nshapes && status == SH_OK; i++) {

@@ -32,6 +32,10 @@ sh_status sh_bench_own_data(const sh_bench_shape *s, char path[SH_TEXT]);
 /* tools/bench.c: "1,2,4", the value of --option, to out[most]; each from 1 to `largest`. No text, no numbers. */
 sh_status sh_bench_numbers(const char *option, const char *text, int64_t largest, int most, int64_t *out, int *n);
 
+/* tools/bench.c: a line where the load of the last minute was too high to measure: other people's work makes every
+ * figure a lower bound. */
+void sh_bench_busy(FILE *out, const char *note);
+
 /* A measured line. Time of the slowest rank; FLOP and bytes of all ranks; 0: does not apply. */
 typedef struct sh_bench_row {
   const char *section; /* static */

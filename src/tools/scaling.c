@@ -275,6 +275,7 @@ sh_status sh_scaling(struct sh_world *world, const sh_scaling_options *o, FILE *
   bool first = grid.world.index == 0;
   sh_status status = sh_agree(&grid.world, read_request(q, first));
   if (status == SH_OK && o->measure) {
+    if (first) sh_bench_busy(out, "# ");
     status = sh_scaling_measure(&q->file, q->shape, q->nshapes, world, o->threads);
     if (first && status == SH_OK) sh_scaling_print(&q->file, out);
   } else if (status == SH_OK) {
