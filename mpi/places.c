@@ -55,6 +55,7 @@ int sh_places_astride(const sh_place *place, int ranks, int group, int *first) {
 double sh_clock_offset(const sh_axis *axis) {
   if (axis->size == 1) return 0;
   MPI_Comm comm = sh_axis_comm(axis);
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   double offset = 0, fastest = 1e30;
   for (int r = 1; r < axis->size && axis->index == 0; r++)
     for (int i = 0; i < EXCHANGES; i++) {
@@ -72,6 +73,7 @@ double sh_clock_offset(const sh_axis *axis) {
     fastest = back - sent;
     offset = theirs - (sent + back) / 2;
   }
+  sh_mpi_end(&op, (int64_t)sizeof(double) * EXCHANGES * (axis->index > 0 ? 1 : axis->size - 1));
   return offset;
 }
 
@@ -84,8 +86,10 @@ static void send_all(const sh_axis *axis, const char *data, int64_t n) {
 
 void sh_collect(const sh_axis *axis, const void *mine, size_t bytes,
                 void (*visit)(void *arg, int rank, const void *data, size_t bytes), void *arg) {
+  sh_mpi_op op = sh_mpi_begin(axis, __func__);
   if (axis->index > 0) {
     send_all(axis, mine, (int64_t)bytes);
+    sh_mpi_end(&op, (int64_t)(bytes + sizeof(int64_t)));
     return;
   }
   visit(arg, 0, mine, bytes);
@@ -99,4 +103,5 @@ void sh_collect(const sh_axis *axis, const void *mine, size_t bytes,
     visit(arg, r, data, (size_t)n);
     free(data);
   }
+  sh_mpi_end(&op, 0);
 }

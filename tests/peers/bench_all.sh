@@ -69,7 +69,7 @@ report() {
   echo
   echo '```'
   "$shoal" --version | grep -E '^(shoal|commit|compiler|flags|mpi|blas|libxsmm|isa)'
-  [ $peer = 0 ] || "$python" -c 'import torch; print("peer: PyTorch", torch.__version__, "'"${compile:+under torch.compile}"'")'
+  [ $peer = 0 ] || "$python" -c 'import torch; print("peer: PyTorch " + torch.__version__ + "'"${compile:+ under torch.compile}"'")'
   echo '```'
   echo
   echo "### Training"
