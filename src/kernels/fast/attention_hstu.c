@@ -64,6 +64,16 @@ static void last_query(const sh_heads_io *h, const sh_rel_bias *b, float inv, fl
   }
 }
 
+/* The rows of nk keys from k0; with the first block those of as many queries, of which a piece may have fewer. */
+static void prefetch_block(const sh_heads_io *h, int k0, int nk) {
+  int queries = h->L - h->query_first < nk ? h->L - h->query_first : nk;
+  tile_prefetch(nk, h->dqk, h->k + (int64_t)k0 * h->ldkv, h->ldkv);
+  tile_prefetch(nk, h->dv, h->v + (int64_t)k0 * h->ldkv, h->ldkv);
+  if (k0 > 0) return;
+  tile_prefetch(queries, h->dqk, h->q, h->ldq);
+  if (h->dout) tile_prefetch(queries, h->dv, h->dout, h->ldout);
+}
+
 void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float divisor, float *work) {
   int L = h->L, dqk = h->dqk, dv = h->dv;
   float *kt = work, *v = kt + (int64_t)dqk * TILE_LD, *s = v + (int64_t)TILE_K * dv, *times = s + TILE_Q * TILE_K;
@@ -74,9 +84,7 @@ void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float div
   }
   for (int k0 = 0; k0 < L; k0 += TILE_K) {
     int nk = L - k0 < TILE_K ? L - k0 : TILE_K;
-    tile_prefetch(nk, dqk, h->k + (int64_t)k0 * h->ldkv, h->ldkv);
-    tile_prefetch(nk, dv, h->v + (int64_t)k0 * h->ldkv, h->ldkv);
-    if (k0 == 0) tile_prefetch(nk, dqk, h->q, h->ldq);
+    prefetch_block(h, k0, nk);
     tile_pack_transposed(nk, tile_pad(nk), dqk, h->k + (int64_t)k0 * h->ldkv, h->ldkv, kt, TILE_LD);
     tile_pack_rows(nk, tile_pad(nk), dv, h->v + (int64_t)k0 * h->ldkv, h->ldkv, v);
     for (int i0 = k0 > h->query_first ? k0 : h->query_first; i0 < L; i0 += TILE_Q) {
@@ -176,12 +184,7 @@ void SH_FN(hstu_attention_back)(const sh_heads_io *h, const sh_rel_bias *b, floa
   for (int k0 = 0; k0 < L; k0 += TILE_K) {
     int nk = L - k0 < TILE_K ? L - k0 : TILE_K, kp = tile_pad(nk);
     int64_t first = (int64_t)k0 * h->ldkv;
-    tile_prefetch(nk, dqk, h->k + first, h->ldkv);
-    tile_prefetch(nk, dv, h->v + first, h->ldkv);
-    if (k0 == 0) {
-      tile_prefetch(nk, dqk, h->q, h->ldq);
-      tile_prefetch(nk, dv, h->dout, h->ldout);
-    }
+    prefetch_block(h, k0, nk);
     tile_pack_transposed(nk, kp, dqk, h->k + first, h->ldkv, w.kt, TILE_LD);
     tile_pack_transposed(nk, kp, dv, h->v + first, h->ldkv, w.vt, TILE_LD);
     tile_pack_rows(nk, kp, dqk, h->k + first, h->ldkv, w.k);
