@@ -48,6 +48,13 @@ fuxi-beta-shuffle-s1|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.seed
 fuxi-beta-shuffle-s2|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.seed=2
 fuxi-alpha-large-shuffle|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4
 fuxi-beta-large-shuffle|ml-1m/fuxi-beta-large|ml-1m-shuffle|train.eval_every=4
+hstu-large-shuffle-bf16|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.precision=bf16
+fuxi-alpha-shuffle-bf16|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3 train.precision=bf16
+fuxi-beta-shuffle-bf16|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.precision=bf16
+fuxi-alpha-large-shuffle-s1|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4 train.seed=1
+fuxi-alpha-large-shuffle-s2|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4 train.seed=2
+fuxi-beta-large-shuffle-s1|ml-1m/fuxi-beta-large|ml-1m-shuffle|train.eval_every=4 train.seed=1
+fuxi-beta-large-shuffle-s2|ml-1m/fuxi-beta-large|ml-1m-shuffle|train.eval_every=4 train.seed=2
 RUNS
 }
 

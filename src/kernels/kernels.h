@@ -58,12 +58,11 @@ typedef struct sh_fuxi_maps {
   double *da, *db;                 /* backward, added to */
 } sh_fuxi_maps;
 
-/* (token, column) pairs grouped by the row they refer to: pair[start[r] .. start[r+1]) of row r. */
-typedef struct sh_pairs {
-  const int32_t *start;
-  const int32_t *pair; /* token << shift | column, where its coefficient stands */
-  int shift;
-} sh_pairs;
+/* What a token's hidden state has in a row's gradient. */
+typedef struct sh_share {
+  float coef;
+  int32_t token;
+} sh_share;
 
 /* Right-hand operand B [K x N] of many products, prepared once: sh_right_of (nn/linear.h). */
 typedef struct sh_right {
@@ -160,8 +159,9 @@ typedef struct sh_kernels {
    * (coef is scratch then). */
   double (*sampled_softmax)(int64_t tokens, int64_t n, int64_t width, float scale, float factor, const float *h,
                             const float *rows, int64_t ld, const int32_t *slot, float *coef, int64_t ldcoef, float *dh);
-  /* out[r] += sum over the pairs p of row r of coef[p] h[token of p], in the order given; h are copies. */
-  void (*pair_sums)(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
+  /* out[r] += sum over the pairs of row r, pair[start[r]] .. pair[start[r+1] - 1], of coef h[token], in that order; h
+   * are copies. */
+  void (*pair_sums)(int64_t rows, int64_t width, const int32_t *start, const sh_share *pair, const float *h, int64_t ld,
                     float *out, int64_t ldout);
   /* Softmax over candidates that come in tiles x[rows x n] of h . e; the logit is s = scale x - shift[column].
    * softmax_scan: fold the tile into each row's running max and sum = sum of exp(s - max);

@@ -1,15 +1,15 @@
 /* Each kernel over the tokens of one batch, with all threads, cut as the layers cut it. */
 #include <math.h>
 
-#include "core/csr.h"
 #include "core/rng.h"
 #include "data/time_runs.h"
 #include "nn/hstu.h"
 #include "nn/linear.h"
+#include "nn/loss_pairs.h"
 #include "tools/bench_internal.h"
 #include "train/step.h"
 
-enum { BUCKETS = SH_TIME_BUCKETS, LEAST_TILE = 512, MOST_TILES = 64 };
+enum { BUCKETS = SH_TIME_BUCKETS, TILE = 512 }; /* tokens whose references are sorted together */
 
 typedef struct env {
   const sh_kernels *k;
@@ -28,10 +28,8 @@ typedef struct env {
   float *rows, *row_grad, *m, *v; /* [V x ld] */
   int64_t copy, wide;             /* floats and columns of a copy of a row */
   float *h, *e, *dh, *de, *coef;  /* copies [T x copy], [V x copy]; [T x wide], [V x wide]; [T x R] */
-  int32_t *slot;                  /* [T x R] */
-  int64_t tile;                   /* tokens whose references the loss sorts at a time */
-  int shift;                      /* a sorted reference is token << shift | place */
-  sh_csr by_row[MOST_TILES];
+  int32_t *slot, *start;          /* [T x R]; [tiles x (V + 1)] */
+  sh_share *pair;                 /* [T x R] */
 } env;
 
 #define BLOCKS(e)                                                                                                      \
@@ -163,29 +161,23 @@ static void k_sampled(void *arg) {
   env *e = arg;
   BLOCKS(e)
   e->k->sampled_softmax(NROWS(e), e->R, e->wide, 1, 1, e->h + T0 * e->copy, e->e, e->copy, e->slot + T0 * e->R,
-                        e->coef + (T0 << e->shift), (int64_t)1 << e->shift, e->dh + T0 * e->wide);
+                        e->coef + T0 * e->R, e->R, e->dh + T0 * e->wide);
 }
-static int64_t tile_pairs(const env *e, int64_t t0) { return e->R * (e->T - t0 < e->tile ? e->T - t0 : e->tile); }
 static void k_group(void *arg) {
   env *e = arg;
-  for (int64_t t0 = 0; t0 < e->T; t0 += e->tile) {
-    sh_arena_mark mark = sh_arena_save(e->c.scratch);
-    sh_csr csr;
-    sh_csr_build(&csr, tile_pairs(e, t0), e->slot + t0 * e->R, e->V, e->c.scratch);
-    sh_arena_release(e->c.scratch, mark);
-  }
+#pragma omp parallel for schedule(static)
+  for (int64_t t0 = 0; t0 < e->T; t0 += TILE)
+    sh_pairs_by_row(e->T - t0 < TILE ? e->T - t0 : TILE, e->R, e->slot + t0 * e->R, e->coef + t0 * e->R, e->R, e->V,
+                    e->start + t0 / TILE * (e->V + 1), e->pair + t0 * e->R);
 }
 static void k_pairs(void *arg) {
   env *e = arg;
-  for (int64_t t0 = 0, i = 0; t0 < e->T; t0 += e->tile, i++) {
-    const sh_csr *by_row = &e->by_row[i];
 #pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t r = 0; r < e->V; r += 64) {
-      sh_pairs p = {.start = by_row->start + r, .pair = by_row->item, .shift = e->shift};
-      e->k->pair_sums(e->V - r < 64 ? e->V - r : 64, e->wide, e->coef, &p, e->h + t0 * e->copy, e->copy,
+  for (int64_t r = 0; r < e->V; r += SH_TOKEN_BLOCK)
+    for (int64_t t0 = 0; t0 < e->T; t0 += TILE)
+      e->k->pair_sums(e->V - r < SH_TOKEN_BLOCK ? e->V - r : SH_TOKEN_BLOCK, e->wide,
+                      e->start + t0 / TILE * (e->V + 1) + r, e->pair + t0 * e->R, e->h + t0 * e->copy, e->copy,
                       e->de + r * e->wide, e->wide);
-    }
-  }
 }
 static void k_adamw(void *arg) {
   env *e = arg;
@@ -226,21 +218,14 @@ static void fill_env(env *e, const sh_trainer *t) {
   e->work = array(e, e->work_size * threads);
   e->rows = array(e, e->V * e->ld), e->row_grad = array(e, e->V * e->ld);
   e->m = array(e, e->V * e->ld), e->v = SH_ARENA_ZNEW(e->c.scratch, float, e->V * e->ld);
-  while ((1 << e->shift) < e->R) e->shift++;
   e->copy = sh_copy_floats(e->k, e->D), e->wide = sh_copy_columns(e->k, e->D);
   e->h = array(e, T * e->copy), e->e = array(e, e->V * e->copy);
-  e->dh = array(e, T * e->wide), e->de = array(e, e->V * e->wide), e->coef = array(e, T << e->shift);
+  e->dh = array(e, T * e->wide), e->de = array(e, e->V * e->wide), e->coef = array(e, T * e->R);
   e->slot = SH_ARENA_NEW(e->c.scratch, int32_t, T * e->R);
   for (int64_t i = 0; i < T * e->R; i++)
     e->slot[i] = (int32_t)sh_below(sh_random4(0, SH_SITE(SH_SITE_TEST, 2), 0, i, 0, 0).v[0], (uint32_t)e->V);
-  e->tile = T / MOST_TILES > LEAST_TILE ? T / MOST_TILES + 1 : LEAST_TILE; /* as nn/loss_sampled.c */
-  for (int64_t t0 = 0, i = 0; t0 < T; t0 += e->tile, i++)
-    sh_csr_build(&e->by_row[i], tile_pairs(e, t0), e->slot + t0 * e->R, e->V, e->c.scratch);
-  for (int64_t t0 = 0, i = 0; t0 < T; t0 += e->tile, i++)
-    for (int64_t q = 0; q < tile_pairs(e, t0); q++) {
-      int32_t *p = &e->by_row[i].item[q];
-      *p = (int32_t)(*p / e->R << e->shift | *p % e->R);
-    }
+  e->start = SH_ARENA_NEW(e->c.scratch, int32_t, (T + TILE - 1) / TILE * (e->V + 1));
+  e->pair = SH_ARENA_NEW(e->c.scratch, sh_share, T * e->R);
 }
 
 static void run_all(sh_bench_state *b, env *e) {
@@ -269,7 +254,7 @@ static void run_all(sh_bench_state *b, env *e) {
       {"softmax attention, a head", k_softmax, p2 * (qk + v), one},
       {"softmax attention backward", k_softmax_back, 2.5 * p2 * (qk + v), 2 * one},
       {"sampled loss: softmax and hidden gradients", k_sampled, 4 * T * R * D, f * T * R * copy},
-      {"sampled loss: references by row", k_group, 0, f * 2 * T * R},
+      {"sampled loss: pairs by row", k_group, 0, f * 4 * T * R},
       {"sampled loss: gradients of rows", k_pairs, 2 * T * R * D, f * T * R * copy},
       {"AdamW of table rows", k_adamw, 0, f * 7 * V * ld},
   };

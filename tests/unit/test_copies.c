@@ -13,6 +13,7 @@
 #include "core/config.h"
 #include "kernels/kernels.h"
 #include "nn/loss.h"
+#include "nn/loss_pairs.h"
 #include "support/close.h"
 #include "support/make_batch.h"
 
@@ -54,11 +55,10 @@ static float *normal(int64_t n, float sd, uint32_t salt) {
 
 /* The columns of a copy, as pair_sums reads them. */
 static void expand(const sh_kernels *k, int64_t columns, const float *copy, float *out) {
-  const int32_t start[2] = {0, 1}, pair = 0;
-  const float one = 1;
-  sh_pairs p = {.start = start, .pair = &pair, .shift = 0};
+  const int32_t start[2] = {0, 1};
+  const sh_share one = {.coef = 1, .token = 0};
   memset(out, 0, sizeof *out * (size_t)columns);
-  k->pair_sums(1, columns, &one, &p, copy, columns / k->copy_parts, out, columns);
+  k->pair_sums(1, columns, start, &one, copy, columns / k->copy_parts, out, columns);
 }
 
 /* Rows as they are are rounded to nearest; rows of length one too, from an fp32 value whose last bits may differ. */
@@ -107,7 +107,7 @@ static void kernels(void **state) {
         float *e_ref = SH_ARENA_ZNEW(&mem, float, U *wide), *h_ref = SH_ARENA_ZNEW(&mem, float, T *wide);
         for (int64_t i = 0; i < U * D; i++) e_ref[i / D * wide + i % D] = nearest(x[i]);
         for (int64_t i = 0; i < T * D; i++) h_ref[i / D * wide + i % D] = nearest(y[i]);
-        int32_t *slot = SH_ARENA_NEW(&mem, int32_t, T * n), start[U + 1] = {0};
+        int32_t *slot = SH_ARENA_NEW(&mem, int32_t, T * n), start[U + 1];
         for (int64_t i = 0; i < T * n; i++) slot[i] = (int32_t)(sh_make_bits(3, i) % U);
         float *coef = SH_ARENA_ZNEW(&mem, float, T << SHIFT), *coef_ref = SH_ARENA_ZNEW(&mem, float, T << SHIFT);
         float *dh = SH_ARENA_NEW(&mem, float, T *wide), *dh_ref = SH_ARENA_NEW(&mem, float, T *wide);
@@ -118,16 +118,11 @@ static void kernels(void **state) {
             fmax(sh_close_floats(T << SHIFT, coef, coef_ref, 1e-3), sh_close_floats(T * wide, dh, dh_ref, 1e-2));
         assert_true(all[k]->sampled_softmax(T, n, wide, scale, 0.5f, h, e, ld, slot, coef, 1 << SHIFT, NULL) == loss);
 
-        int32_t *pair = SH_ARENA_NEW(&mem, int32_t, T * n);
-        int32_t end = 0;
-        for (int32_t u = 0; u < U; start[++u] = end)
-          for (int64_t t = 0; t < T; t++)
-            for (int64_t j = 0; j < n; j++)
-              if (slot[t * n + j] == u) pair[end++] = (int32_t)(t << SHIFT | j);
-        sh_pairs pairs = {.start = start, .pair = pair, .shift = SHIFT};
+        sh_share *pair = SH_ARENA_NEW(&mem, sh_share, T * n);
+        sh_pairs_by_row(T, n, slot, coef_ref, 1 << SHIFT, U, start, pair);
         float *de = normal(U * wide, 1, 9), *de_ref = normal(U * wide, 1, 9);
-        all[k]->pair_sums(U, wide, coef_ref, &pairs, h, ld, de, wide);
-        ref->pair_sums(U, wide, coef_ref, &pairs, h_ref, wide, de_ref, wide);
+        all[k]->pair_sums(U, wide, start, pair, h, ld, de, wide);
+        ref->pair_sums(U, wide, start, pair, h_ref, wide, de_ref, wide);
         off = fmax(off, sh_close_floats(U * wide, de, de_ref, 1));
         worst = fmax(worst, off);
         if (!(off <= 5e-6) || !(fabs(loss - want) <= 2e-6 * fmax(want, 1)))
@@ -136,6 +131,30 @@ static void kernels(void **state) {
         sh_arena_reset(&mem);
       }
   print_message("copies: %.1e\n", worst);
+}
+
+/* Every pair once, by row, then token, then candidate; rows without any. */
+static void pairs_by_row(void **state) {
+  (void)state;
+  enum { T = 37, M = 5, LD = 7, ROWS = 50 };
+  int32_t slot[T * M], start[ROWS + 1];
+  float coef[T * LD];
+  sh_share pair[T * M];
+  for (int i = 0; i < T * M; i++) slot[i] = (int32_t)(sh_make_bits(11, i) % 40) + 3;
+  for (int i = 0; i < T * LD; i++) coef[i] = (float)i;
+  sh_pairs_by_row(T, M, slot, coef, LD, ROWS, start, pair);
+  assert_int_equal(start[0], 0);
+  assert_int_equal(start[ROWS], T * M);
+  int32_t at = 0;
+  for (int32_t row = 0; row < ROWS; row++) {
+    assert_int_equal(start[row], at);
+    for (int t = 0; t < T; t++)
+      for (int j = 0; j < M; j++)
+        if (slot[t * M + j] == row) {
+          assert_int_equal(pair[at].token, t);
+          assert_true(pair[at++].coef == coef[t * LD + j]);
+        }
+  }
 }
 
 /* The loss with gradients of both sides. */
@@ -189,6 +208,6 @@ static void losses(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(what_a_copy_holds), cmocka_unit_test(kernels),
-                                     cmocka_unit_test(losses)};
+                                     cmocka_unit_test(pairs_by_row), cmocka_unit_test(losses)};
   return cmocka_run_group_tests(tests, setup, teardown);
 }

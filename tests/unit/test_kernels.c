@@ -312,28 +312,29 @@ enum { WIDTHS = sizeof widths / sizeof *widths, ROWS = 300 };
 
 /* Sums over rows named by slot, and over pairs grouped by row; repeated ones among them, rows without any. */
 static void check_gathers(const sh_kernels *k) {
-  enum { GROUPS = 5, SHIFT = 3 };
+  enum { GROUPS = 5 };
   double worst = 0;
   for (size_t w = 0; w < WIDTHS; w++)
     for (int s = 0; s < SIZES; s++) {
       int64_t n = sizes[s], width = widths[w], ld = width + 16;
-      float *rows = filled(ROWS * ld, 30, -1, 1), *coef = filled(ROWS << SHIFT, 31, -1, 1);
+      float *rows = filled(ROWS * ld, 30, -1, 1), *coef = filled(n + 9, 31, -1, 1);
       float *x = filled(GROUPS * ld, 33, UNTOUCHED, UNTOUCHED), *y = copy_of(x, GROUPS * ld),
             *own = filled(n, 35, -1, 1);
-      int32_t *slot = drawn(n, 0, ROWS), *pair = drawn(n + 9, 1, ROWS << SHIFT);
+      int32_t *slot = drawn(n, 0, ROWS), *token = drawn(n + 9, 1, ROWS);
+      sh_share *pair = malloc(sizeof *pair * (size_t)(n + 9));
+      for (int64_t i = 0; i < n + 9; i++) pair[i] = (sh_share){coef[i], token[i]};
       int32_t start[GROUPS + 1] = {9, 9, 9 + (int32_t)n / 3, 9 + (int32_t)n / 3, 9 + (int32_t)n, 9 + (int32_t)n};
       k->gather_sum(n, width, own, rows, ld, slot, x);
       sh_kernels_ref.gather_sum(n, width, own, rows, ld, slot, y);
       double e = sh_close_rows(1, width, ld, x, y, sqrt((double)n) / 3);
       fill(x, GROUPS * ld, 36, -1, 1), memcpy(y, x, sizeof(float) * (size_t)(GROUPS * ld));
-      sh_pairs pairs = {.start = start, .pair = pair, .shift = SHIFT};
-      k->pair_sums(GROUPS, width, coef, &pairs, rows, ld, x, ld);
-      sh_kernels_ref.pair_sums(GROUPS, width, coef, &pairs, rows, ld, y, ld);
+      k->pair_sums(GROUPS, width, start, pair, rows, ld, x, ld);
+      sh_kernels_ref.pair_sums(GROUPS, width, start, pair, rows, ld, y, ld);
       e = fmax(e, sh_close_rows(GROUPS, width, ld, x, y, sqrt((double)n) / 3));
       worst = fmax(worst, e);
       if (e > 1e-6 + 1e-7 * sqrt((double)n))
         fail_msg("%s: gathers of %lld rows, width %lld: %.2e", k->name, (long long)n, (long long)width, e);
-      free(rows), free(coef), free(x), free(y), free(own), free(slot), free(pair);
+      free(rows), free(coef), free(x), free(y), free(own), free(slot), free(token), free(pair);
     }
   print_message("%s: gathers %.1e\n", k->name, worst);
 }

@@ -46,7 +46,7 @@ void SH_FN(unit_rows_back)(int64_t, int64_t, bool, float, const float *, int64_t
 void SH_FN(gather_sum)(int64_t, int64_t, const float *, const float *, int64_t, const int32_t *, float *);
 double SH_FN(sampled_softmax)(int64_t, int64_t, int64_t, float, float, const float *, const float *, int64_t,
                               const int32_t *, float *, int64_t, float *);
-void SH_FN(pair_sums)(int64_t, int64_t, const float *, const sh_pairs *, const float *, int64_t, float *, int64_t);
+void SH_FN(pair_sums)(int64_t, int64_t, const int32_t *, const sh_share *, const float *, int64_t, float *, int64_t);
 void SH_FN(softmax_scan)(int64_t, int64_t, float, const float *, const float *, int64_t, float *, double *);
 void SH_FN(softmax_tile)(int64_t, int64_t, float, const float *, const float *, float, float *, int64_t);
 float SH_FN(dot)(int64_t, const float *, const float *);

@@ -207,28 +207,28 @@ double SH_FN(sampled_softmax)(int64_t tokens, int64_t n, int64_t width, float sc
 
 /* ---- gradients of rows ---- */
 
-static inline __attribute__((always_inline)) void add_pairs(int64_t rows, const int vectors, const float *coef,
-                                                            const sh_pairs *p, const float *h, int64_t ld, float *out,
-                                                            int64_t ldout) {
-  const int32_t *start = p->start, *pair = p->pair, last = start[rows];
-  const int shift = p->shift;
+static inline __attribute__((always_inline)) void add_pairs(int64_t rows, const int vectors, const int32_t *start,
+                                                            const sh_share *pair, const float *h, int64_t ld,
+                                                            float *out, int64_t ldout) {
+  const sh_share *last = pair + start[rows];
   for (int64_t r = 0; r < rows; r++, out += ldout) {
-    int32_t end = start[r + 1], ahead = end + AHEAD <= last ? AHEAD : 0;
-    if (start[r] == end) continue;
+    const sh_share *p = pair + start[r], *end = pair + start[r + 1];
+    if (p == end) continue;
+    int ahead = last - end >= AHEAD ? AHEAD : 0;
     sixteen s[MOST];
     load_sums(vectors, out, s);
-    for (const int32_t *at = pair + start[r]; at < pair + end; at++) {
-      prefetch(h + (at[ahead] >> shift) * ld, vectors);
-      add_row(vectors, coef[*at], h + (*at >> shift) * ld, s);
+    for (; p < end; p++) {
+      prefetch(h + p[ahead].token * ld, vectors);
+      add_row(vectors, p->coef, h + p->token * ld, s);
     }
     store_sums(vectors, s, out);
   }
 }
 
-void SH_FN(pair_sums)(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
-                      float *out, int64_t ldout) {
+void SH_FN(pair_sums)(int64_t rows, int64_t width, const int32_t *start, const sh_share *pair, const float *h,
+                      int64_t ld, float *out, int64_t ldout) {
 #define SUM(first, vectors)                                                                                            \
-  add_pairs(rows, vectors, coef, p, h + (first)*LANES16, ld, out + (first) * (int64_t)COPY_COLUMNS, ldout)
+  add_pairs(rows, vectors, start, pair, h + (first)*LANES16, ld, out + (first) * (int64_t)COPY_COLUMNS, ldout)
   PANELS(width / COPY_COLUMNS, SUM)
 #undef SUM
 }

@@ -174,15 +174,12 @@ static double sampled_softmax(int64_t tokens, int64_t n, int64_t width, float sc
   }
   return loss;
 }
-static void pair_sums(int64_t rows, int64_t width, const float *coef, const sh_pairs *p, const float *h, int64_t ld,
-                      float *out, int64_t ldout) {
+static void pair_sums(int64_t rows, int64_t width, const int32_t *start, const sh_share *pair, const float *h,
+                      int64_t ld, float *out, int64_t ldout) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t k = 0; k < width; k++) {
       double s = (double)out[r * ldout + k];
-      for (int32_t q = p->start[r]; q < p->start[r + 1]; q++) {
-        int32_t pair = p->pair[q];
-        s += (double)coef[pair] * (double)h[(pair >> p->shift) * ld + k];
-      }
+      for (int32_t q = start[r]; q < start[r + 1]; q++) s += (double)pair[q].coef * (double)h[pair[q].token * ld + k];
       out[r * ldout + k] = (float)s;
     }
 }
