@@ -51,11 +51,11 @@ void SH_FN(rmsnorm_back)(int64_t rows, int64_t n, const float *y, int64_t ldy, c
 }
 
 void SH_FN(silu)(int64_t n, const float *z, float *y) {
-  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m); lanes_store_n(y + k, m, x * lanes_sigmoid(x)));
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m); lanes_store_n(y + k, m, x * lanes_near_sigmoid(x)));
 }
 
 void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
-  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m), s = lanes_sigmoid(x);
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m), s = lanes_near_sigmoid(x);
             lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * (s + x * s * (1.f - s))));
 }
 

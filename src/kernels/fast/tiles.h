@@ -91,27 +91,13 @@ static inline void tile_add_sums(float *sums, float *dts) {
   memset(sums, 0, sizeof(float) * TILE_RUNS * LANES);
 }
 
-/* The sigmoid of scores. Weights that are rounded to bf16 (4e-3) take one to 1.5e-4 of itself, for half the work. */
-LANES_INLINE lanes tile_sigmoid(lanes x) {
-#ifdef SH_BF16
-  x = lanes_clamp(x, -87.3f, 87.3f);
-  lanes shifted = x * -1.44269504f + LANES_WHOLE_BIAS, r = x * -1.44269504f - (shifted - LANES_WHOLE_BIAS);
-  lanes p = r * 5.517133743e-2f + 2.426134876e-1f;
-  p = p * r + 6.932612125e-1f;
-  p = p * r + 9.999279328e-1f;
-  return (lanes)_mm512_rcp14_ps((__m512)(1.f + lanes_scale(p, shifted)));
-#else
-  return lanes_sigmoid(x);
-#endif
-}
-
 /* One vector of s = silu(x) / divisor; silu_lanes_back also turns g, the gradient of s, into that of x. */
 LANES_INLINE void silu_lanes(float inv, float *x) {
   lanes z = lanes_load(x);
-  lanes_store(x, z * tile_sigmoid(z) * inv);
+  lanes_store(x, z * lanes_near_sigmoid(z) * inv);
 }
 LANES_INLINE void silu_lanes_back(float inv, float *x, float *g) {
-  lanes z = lanes_load(x), sig = tile_sigmoid(z), y = z * sig;
+  lanes z = lanes_load(x), sig = lanes_near_sigmoid(z), y = z * sig;
   lanes_store(x, y * inv);
   lanes_store(g, lanes_load(g) * (sig + y * (1.f - sig)) * inv);
 }
