@@ -102,6 +102,10 @@ void sh_model_destroy(sh_model *m) {
   *m = (sh_model){0};
 }
 
+void sh_model_keep_half(sh_model *m) {
+  for (int i = 0; i < m->ncalls; i++) m->call[i].layer.half = true;
+}
+
 bool sh_has_attention(const sh_layer *l) {
   static const int32_t offsets[2] = {0, 1};
   sh_batch one = {.B = 1, .T = 1, .offsets = offsets};

@@ -106,6 +106,9 @@ typedef struct sh_kernels {
 
   void (*silu)(int64_t n, const float *z, float *y);
   void (*silu_back)(int64_t n, const float *z, const float *dy, float *dz); /* dz = dy silu'(z) */
+  /* The same with z kept in between as bf16: half = z rounded. */
+  void (*silu_half)(int64_t n, const float *z, uint16_t *half, float *y);
+  void (*silu_back_half)(int64_t n, const uint16_t *half, const float *dy, float *dz);
 
   /* word[4n] = the words of quads quad .. quad+n-1, as sh_random4 gives them. */
   void (*random_words)(const sh_draw *d, uint32_t quad, int n, uint32_t *word);

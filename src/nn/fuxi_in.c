@@ -77,6 +77,7 @@ static sh_projection projection(const sh_layer *l) {
                          .eps = f->eps,
                          .rms = true,
                          .slim = !sh_keeps_norm(l),
+                         .half = l->half,
                          .weight = l->param[UVQK]};
 }
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {

@@ -54,8 +54,14 @@ static void params(sh_layer *l, sh_params *p) {
 static sh_projection projection(const sh_layer *l) {
   const sh_hstu_conf *f = l->conf;
   shape s = shape_of(l);
-  return (sh_projection){
-      .D = f->D, .u = s.u, .v = s.v, .q = s.q, .eps = f->eps, .slim = !sh_keeps_norm(l), .weight = l->param[UVQK]};
+  return (sh_projection){.D = f->D,
+                         .u = s.u,
+                         .v = s.v,
+                         .q = s.q,
+                         .eps = f->eps,
+                         .slim = !sh_keeps_norm(l),
+                         .half = l->half,
+                         .weight = l->param[UVQK]};
 }
 static int64_t tape(const sh_layer *l, int64_t T, int64_t B) {
   (void)B;

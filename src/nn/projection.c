@@ -4,15 +4,25 @@
 
 #include "nn/linear.h"
 
+/* Floats that hold z. */
+static int64_t z_floats(const sh_projection *p, int64_t T) {
+  int64_t n = T * sh_projection_width(p);
+  return p->half ? (n + 1) / 2 : n;
+}
+
 int64_t sh_projection_tape(const sh_projection *p, int64_t T) {
-  return (p->slim ? 0 : T * p->D) + (T + 15) / 16 * 16 + T * (sh_projection_width(p) + sh_projection_rest(p));
+  return (p->slim ? 0 : T * p->D) + (T + 15) / 16 * 16 + z_floats(p, T) + T * sh_projection_rest(p);
 }
 
 sh_projected sh_projection_view(const sh_projection *p, int64_t T, float *tape) {
   sh_projected v = {.xn = p->slim ? NULL : tape};
   v.rstd = tape + (p->slim ? 0 : T * p->D);
-  v.z = v.rstd + (T + 15) / 16 * 16;
-  v.vqk = v.z + T * sh_projection_width(p);
+  float *z = v.rstd + (T + 15) / 16 * 16;
+  if (p->half)
+    v.half_z = (uint16_t *)z;
+  else
+    v.z = z;
+  v.vqk = z + z_floats(p, T);
   return v;
 }
 
@@ -21,20 +31,30 @@ static void norm_rows(const sh_projection *p, const sh_ctx *c, const sh_args *a,
                                              v.rstd + t);
 }
 
+/* silu of a token's z, which is kept: columns first .. first+n-1 to y. */
+static void activate(const sh_projection *p, const sh_kernels *k, sh_projected v, int64_t t, const float *z,
+                     int64_t first, int64_t n, float *y) {
+  if (p->half)
+    k->silu_half(n, z + first, v.half_z + t * sh_projection_width(p) + first, y);
+  else
+    k->silu(n, z + first, y);
+}
+
 static void project_all(const sh_projection *p, const sh_ctx *c, const sh_args *a, sh_projected v,
                         const float *weight) {
   int64_t D = p->D, W = sh_projection_width(p), rest = sh_projection_rest(p);
   sh_right w = sh_right_of(c, D, W, weight, W, false);
+  float *blocks = p->half ? SH_ARENA_NEW(c->scratch, float, SH_TOKEN_BLOCK *W *sh_max_threads()) : NULL;
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < sh_token_blocks(a->T); block++) {
     sh_breathe();
     int64_t t = block * SH_TOKEN_BLOCK, n = sh_block_rows(a->T, block);
-    float *z = v.z + t * W;
+    float *z = p->half ? blocks + SH_TOKEN_BLOCK * W * sh_thread() : v.z + t * W;
     norm_rows(p, c, a, v, t, n);
     c->k->multiply(n, v.xn + t * D, D, &w, z, W, false);
     for (int64_t i = 0; i < n; i++) {
-      c->k->silu(p->u, z + i * W, a->out[0] + (t + i) * p->u);
-      c->k->silu(rest, z + i * W + p->u, v.vqk + (t + i) * rest);
+      activate(p, c->k, v, t + i, z + i * W, 0, p->u, a->out[0] + (t + i) * p->u);
+      activate(p, c->k, v, t + i, z + i * W, p->u, rest, v.vqk + (t + i) * rest);
     }
   }
 }
@@ -94,6 +114,15 @@ typedef struct backward {
   float *blocks; /* [threads x SH_TOKEN_BLOCK x D] */
 } backward;
 
+/* dz of a token's columns first .. first+n-1 from the gradient dy of what activate made of them. */
+static void activate_back(const backward *b, int64_t t, int64_t first, int64_t n, const float *dy, float *dz) {
+  int64_t at = t * sh_projection_width(b->p) + first;
+  if (b->p->half)
+    b->c->k->silu_back_half(n, b->v.half_z + at, dy, dz + first);
+  else
+    b->c->k->silu_back(n, b->v.z + at, dy, dz + first);
+}
+
 /* dz of tokens t .. t+n-1, and with it their gradients of x. */
 static void back_rows(void *of, int64_t t, int64_t n, float *dz) {
   const backward *b = of;
@@ -104,9 +133,8 @@ static void back_rows(void *of, int64_t t, int64_t n, float *dz) {
   float *dxn = b->blocks + SH_TOKEN_BLOCK * D * sh_thread();
   if (p->slim) norm_rows(p, b->c, a, b->v, t, n);
   for (int64_t i = 0; i < n; i++) {
-    const float *z = b->v.z + (t + i) * W;
-    k->silu_back(p->u, z, a->dout[0] + (t + i) * p->u, dz + i * W);
-    k->silu_back(rest, z + p->u, b->d + (t + i) * rest, dz + i * W + p->u);
+    activate_back(b, t + i, 0, p->u, a->dout[0] + (t + i) * p->u, dz + i * W);
+    activate_back(b, t + i, p->u, rest, b->d + (t + i) * rest, dz + i * W);
   }
   if (!a->din[0]) return;
   k->multiply(n, dz, W, &b->wt, dxn, D, false);

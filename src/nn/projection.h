@@ -14,12 +14,15 @@ typedef struct sh_projection {
   float eps;
   bool rms;   /* RMS norm */
   bool slim;  /* xn is not kept on the tape: backward makes it again (sh_keeps_norm) */
+  bool half;  /* z is kept as bf16 */
   int weight; /* parameter W [D x (u + v + 2q)] */
 } sh_projection;
 
-/* Tape: xn [T x D] unless slim (then NULL), rstd [T], z [T x width], vqk = silu(z) without u [T x rest]. */
+/* Tape: xn [T x D] unless slim (then NULL), rstd [T], z [T x width] or, if half, half_z, vqk = silu(z) without u
+ * [T x rest]. */
 typedef struct sh_projected {
   float *xn, *rstd, *z, *vqk;
+  uint16_t *half_z;
 } sh_projected;
 static inline int64_t sh_projection_rest(const sh_projection *p) { return p->v + 2 * p->q; }
 static inline int64_t sh_projection_width(const sh_projection *p) { return p->u + sh_projection_rest(p); }

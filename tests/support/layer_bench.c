@@ -91,6 +91,7 @@ void sh_layer_bench_open(sh_layer_bench *b, const sh_layer_case *l, bool dropout
   for (int i = 0; i < 2 && !dropout; i++)
     if (l->dropout[i]) memset(b->conf + l->dropout[i], 0, sizeof(double));
   b->layer = (sh_layer){.ops = l->ops, .name = "block.0", .site = 5, .part = part, .parts = parts, .conf = b->conf};
+  b->layer.half = strcmp(k->precision, "fp32") != 0;
   sh_params_create(&b->params, part, parts);
   l->ops->params(&b->layer, &b->params);
   if (sh_params_finish(&b->params) != SH_OK) abort();

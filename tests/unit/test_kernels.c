@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "core/bf16.h"
 #include "core/rng.h"
 #include "kernels/fast/vec.h"
 #include "kernels/kernels.h"
@@ -158,10 +159,41 @@ static void check_silu(const sh_kernels *k) {
   }
   print_message("%s, %s: silu %.1e\n", k->name, k->precision, worst);
 }
+/* z kept as bf16: the bits, and everything else as from it. */
+static void check_silu_half(const sh_kernels *k) {
+  for (int s = 0; s < SIZES; s++) {
+    int64_t n = sizes[s];
+    float *z = filled(n + 1, 8, -12, 12), *dy = filled(n + 1, 9, -1, 1), *y = filled(n + 2, 10, 7, 7);
+    float *want = copy_of(y, n + 2), *rounded = copy_of(z, n + 1);
+    uint16_t *half = malloc(sizeof *half * (size_t)(n + 2));
+    if (n > 15) z[1] = 0, z[3] = -87, z[4] = -200, z[5] = 200, z[6] = -1e30f, z[7] = 88, z[8] = 1 + 0x1p-8f;
+    half[0] = half[n + 1] = 7;
+    k->silu_half(n, z + 1, half + 1, y + 1);
+    k->silu(n, z + 1, want + 1);
+    assert_memory_equal(y, want, sizeof *y * (size_t)(n + 2));
+    assert_true(half[0] == 7 && half[n + 1] == 7);
+    for (int64_t i = 1; i <= n; i++) {
+      rounded[i] = bf16_round(z[i]);
+      assert_true(bf16_low(half[i]) == rounded[i]);
+    }
+    k->silu_back_half(n, half + 1, dy + 1, y + 1);
+    k->silu_back(n, rounded + 1, dy + 1, want + 1);
+    assert_memory_equal(y, want, sizeof *y * (size_t)(n + 2));
+    free(z), free(dy), free(y), free(want), free(rounded), free(half);
+  }
+  float nan = NAN, y;
+  uint16_t half;
+  k->silu_half(1, &nan, &half, &y);
+  assert_true(isnan(y) && isnan(bf16_low(half)));
+}
+
 static void silu(void **state) {
   (void)state;
   every_table(check_silu);
   check_silu(sh_kernels_bf16());
+  check_silu_half(&sh_kernels_ref);
+  every_table(check_silu_half);
+  check_silu_half(sh_kernels_bf16());
 }
 
 static const sh_drop masks[] = {

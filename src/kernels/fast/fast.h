@@ -23,6 +23,8 @@ void SH_FN(rmsnorm_back)(int64_t, int64_t, const float *, int64_t, const float *
                          int64_t, bool);
 void SH_FN(silu)(int64_t, const float *, float *);
 void SH_FN(silu_back)(int64_t, const float *, const float *, float *);
+void SH_FN(silu_half)(int64_t, const float *, uint16_t *, float *);
+void SH_FN(silu_back_half)(int64_t, const uint16_t *, const float *, float *);
 void SH_FN(random_words)(const sh_draw *, uint32_t, int, uint32_t *);
 void SH_FN(random_below)(const sh_draw *, uint32_t, int, uint32_t, uint32_t *);
 void SH_FN(row_sums)(int64_t, const float *, double[2]);

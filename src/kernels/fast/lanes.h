@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "core/bf16.h"
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 enum { LANES = 16 };
@@ -106,6 +108,30 @@ LANES_INLINE lanes lanes_max(lanes a, lanes b) {
   return (lanes)(((lanes_int)a & more) | ((lanes_int)b & ~more));
 }
 LANES_INLINE lanes lanes_reciprocal(lanes x) { return 1.f / x; }
+#endif
+
+/* The first n elements kept as bf16, rounded to nearest, and back. */
+#if defined(__AVX512BF16__)
+LANES_INLINE void lanes_store_half(uint16_t *p, int n, lanes v) {
+  _mm256_mask_storeu_epi16(p, lanes_mask(n), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+#else
+LANES_INLINE void lanes_store_half(uint16_t *p, int n, lanes v) {
+  for (int k = 0; k < LANES; k++)
+    if (k < n) p[k] = (uint16_t)(bf16_word(v[k]) >> 16);
+}
+#endif
+#if defined(__AVX512F__)
+LANES_INLINE lanes lanes_load_half(const uint16_t *p, int n) {
+  return (lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes_mask(n), p)), 16);
+}
+#else
+LANES_INLINE lanes lanes_load_half(const uint16_t *p, int n) {
+  lanes v = {0};
+  for (int k = 0; k < LANES; k++)
+    if (k < n) v[k] = bf16_low(p[k]);
+  return v;
+}
 #endif
 
 /* Sum and maximum over a vector: halves are folded onto each other. */

@@ -54,9 +54,22 @@ void SH_FN(silu)(int64_t n, const float *z, float *y) {
   LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m); lanes_store_n(y + k, m, x * lanes_near_sigmoid(x)));
 }
 
+void SH_FN(silu_half)(int64_t n, const float *z, uint16_t *half, float *y) {
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m); lanes_store_n(y + k, m, x * lanes_near_sigmoid(x));
+            lanes_store_half(half + k, m, x));
+}
+
+LANES_INLINE lanes silu_slope(lanes x) {
+  lanes s = lanes_near_sigmoid(x);
+  return s + x * s * (1.f - s);
+}
 void SH_FN(silu_back)(int64_t n, const float *z, const float *dy, float *dz) {
-  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m), s = lanes_near_sigmoid(x);
-            lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * (s + x * s * (1.f - s))));
+  LANES_ROW(n, k, m, lanes x = lanes_load_n(z + k, m);
+            lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * silu_slope(x)));
+}
+void SH_FN(silu_back_half)(int64_t n, const uint16_t *half, const float *dy, float *dz) {
+  LANES_ROW(n, k, m, lanes x = lanes_load_half(half + k, m);
+            lanes_store_n(dz + k, m, lanes_load_n(dy + k, m) * silu_slope(x)));
 }
 
 /* 0 where a word is below the threshold, else scale. */

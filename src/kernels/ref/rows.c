@@ -1,6 +1,7 @@
 /* The reference table: row-wise and element-wise formulas. */
 #include <math.h>
 
+#include "core/bf16.h"
 #include "core/rng.h"
 #include "kernels/ref/ref.h"
 
@@ -81,6 +82,13 @@ static void silu(int64_t n, const float *z, float *y) {
 }
 static void silu_back(int64_t n, const float *z, const float *dy, float *dz) {
   for (int64_t k = 0; k < n; k++) dz[k] = (float)((double)dy[k] * ref_silu_slope((double)z[k]));
+}
+static void silu_half(int64_t n, const float *z, uint16_t *half, float *y) {
+  for (int64_t k = 0; k < n; k++) half[k] = (uint16_t)(bf16_word(z[k]) >> 16);
+  silu(n, z, y);
+}
+static void silu_back_half(int64_t n, const uint16_t *half, const float *dy, float *dz) {
+  for (int64_t k = 0; k < n; k++) dz[k] = (float)((double)dy[k] * ref_silu_slope((double)bf16_low(half[k])));
 }
 
 static void random_words(const sh_draw *d, uint32_t quad, int n, uint32_t *word) {
@@ -247,6 +255,8 @@ const sh_kernels sh_kernels_ref = {
     .rmsnorm_back = rmsnorm_back,
     .silu = silu,
     .silu_back = silu_back,
+    .silu_half = silu_half,
+    .silu_back_half = silu_back_half,
     .random_words = random_words,
     .random_below = random_below,
     .row_sums = row_sums,
