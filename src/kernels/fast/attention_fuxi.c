@@ -107,7 +107,7 @@ static void map_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, in
   if (n > 0) {
     position_row(m, i, k0, n, p);
     time_row(m, w->at, i, k0, n, p + TILE);
-    for (int j = 0; w->C == 3 && j < n; j += LANES) silu_lanes(inv, p + 2 * TILE + j);
+    for (int j = 0; w->C == 3 && j < n; j += LANES) silu_lanes(inv, lanes_load(p + 2 * TILE + j), p + 2 * TILE + j);
   }
   for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, p + ch * TILE);
 }
@@ -152,7 +152,8 @@ static void back_row(const sh_fuxi_maps *m, const fuxi_work *w, int i, int k0, i
     position_row(m, i, k0, n, p);
     tile_add(n, g, m->bias.dpos + (k0 - i));
     time_row_back(m, w->at, i, k0, n, p + TILE, g + TILE, w->sums);
-    for (int j = 0; w->C == 3 && j < n; j += LANES) silu_lanes_back(inv, p + 2 * TILE + j, g + 2 * TILE + j);
+    for (int j = 0; w->C == 3 && j < n; j += LANES)
+      silu_lanes_back(inv, lanes_load(p + 2 * TILE + j), p + 2 * TILE + j, g + 2 * TILE + j);
   }
   for (int ch = 0; ch < w->C; ch++) tile_clear(n, kp, p + ch * TILE);
 }

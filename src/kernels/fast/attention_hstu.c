@@ -2,13 +2,11 @@
  * values, and in backward their gradients, stay in L2 while all queries that see them pass. */
 #include "kernels/fast/tiles.h"
 
-/* Add the bias of query i to n scores against keys from k0. `times`: the expanded time bias, NULL for none. */
-LANES_INLINE void add_bias(const sh_rel_bias *b, int i, int k0, int n, const float *times, float *s) {
-  const float *pos = b->pos + (k0 - i);
-  for (int j = 0; j < n; j += LANES) {
-    lanes x = lanes_load(s + j) + lanes_load_n(pos + j, lanes_next(n - j));
-    lanes_store(s + j, times ? x + lanes_load(times + j) : x);
-  }
+/* A vector of scores from column j on, s plus bias; there are m columns. pos: the position bias of the first column;
+ * times: the expanded time bias, NULL for none. */
+LANES_INLINE lanes biased(int64_t j, int m, const float *pos, const float *times, const float *s) {
+  lanes x = lanes_load(s + j) + lanes_load_n(pos + j, m);
+  return times ? x + lanes_load(times + j) : x;
 }
 
 /* The time bias of a tile's queries from i0, times [TILE_Q x TILE_LD]; NULL without one. A pass of its own: a row is
@@ -58,8 +56,7 @@ static void last_query(const sh_heads_io *h, const sh_rel_bias *b, float inv, fl
     row_dots(n, h->dqk, h->q, h->k + (int64_t)k0 * h->ldkv, h->ldkv, s);
     tile_clear(n, tile_pad(n), s);
     if (times) tile_expand_runs(b, L - 1, k0, n, times);
-    add_bias(b, L - 1, k0, n, times, s);
-    for (int j = 0; j < n; j += LANES) silu_lanes(inv, s + j);
+    LANES_ROW(n, j, m, silu_lanes(inv, biased(j, m, b->pos + (k0 - L + 1), times, s), s + j));
     add_rows(n, h->dv, s, h->v + (int64_t)k0 * h->ldkv, h->ldkv, h->out);
   }
 }
@@ -97,8 +94,8 @@ void SH_FN(hstu_attention)(const sh_heads_io *h, const sh_rel_bias *b, float div
       for (int r = 0; r < nq; r++) {
         int n = tile_seen(i0 + r, L, k0, kp);
         float *x = s + r * TILE_K;
-        add_bias(b, i0 + r, k0, n, at ? at + r * TILE_LD : NULL, x);
-        for (int j = 0; j < n; j += LANES) silu_lanes(inv, x + j);
+        const float *pos = b->pos + (k0 - i0 - r), *time = at ? at + r * TILE_LD : NULL;
+        LANES_ROW(n, j, m, silu_lanes(inv, biased(j, m, pos, time, x), x + j));
         tile_clear(n, kp, x);
       }
       if (nq == TILE_Q) {
@@ -138,16 +135,16 @@ static void back_rows(const hstu_back *w, const sh_rel_bias *b, int i0, int last
   for (int r = 0; r < TILE_Q; r++) {
     int n = tile_seen(i0 + r, last, k0, kp);
     float *s = w->s + r * TILE_K, *g = w->g + r * TILE_K;
-    if (n > 0) add_bias(b, i0 + r, k0, n, times ? times + r * TILE_LD : NULL, s);
-    for (int j = 0; j < n; j += LANES) silu_lanes_back(inv, s + j, g + j);
+    const float *pos = b->pos + (k0 - i0 - r), *time = times ? times + r * TILE_LD : NULL;
+    float *dpos = b->dpos + (k0 - i0 - r);
+    LANES_ROW(n, j, m, lanes dz = silu_lanes_back(inv, biased(j, m, pos, time, s), s + j, g + j);
+              lanes_store_n(dpos + j, m, lanes_load_n(dpos + j, m) + dz));
     tile_clear(n, kp, s);
     tile_clear(n, kp, g);
   }
-  for (int r = 0; r < TILE_Q; r++) {
+  for (int r = 0; b->ts && r < TILE_Q; r++) {
     int n = tile_seen(i0 + r, last, k0, kp);
-    if (n == 0) continue;
-    tile_add(n, w->g + r * TILE_K, b->dpos + (k0 - i0 - r));
-    if (b->ts) tile_sum_runs(b, i0 + r, k0, n, w->g + r * TILE_K, w->sums);
+    if (n > 0) tile_sum_runs(b, i0 + r, k0, n, w->g + r * TILE_K, w->sums);
   }
 }
 

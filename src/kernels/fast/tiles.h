@@ -91,15 +91,15 @@ static inline void tile_add_sums(float *sums, float *dts) {
   memset(sums, 0, sizeof(float) * TILE_RUNS * LANES);
 }
 
-/* One vector of s = silu(x) / divisor; silu_lanes_back also turns g, the gradient of s, into that of x. */
-LANES_INLINE void silu_lanes(float inv, float *x) {
-  lanes z = lanes_load(x);
-  lanes_store(x, z * lanes_near_sigmoid(z) * inv);
-}
-LANES_INLINE void silu_lanes_back(float inv, float *x, float *g) {
-  lanes z = lanes_load(x), sig = lanes_near_sigmoid(z), y = z * sig;
-  lanes_store(x, y * inv);
-  lanes_store(g, lanes_load(g) * (sig + y * (1.f - sig)) * inv);
+/* A vector of weights s = silu(z) / divisor of scores z; silu_lanes_back also turns g, the gradient of s, into that of
+ * z.
+ */
+LANES_INLINE void silu_lanes(float inv, lanes z, float *s) { lanes_store(s, z * lanes_near_sigmoid(z) * inv); }
+LANES_INLINE lanes silu_lanes_back(float inv, lanes z, float *s, float *g) {
+  lanes sig = lanes_near_sigmoid(z), y = z * sig, dz = lanes_load(g) * (sig + y * (1.f - sig)) * inv;
+  lanes_store(s, y * inv);
+  lanes_store(g, dz);
+  return dz;
 }
 
 #endif
