@@ -102,8 +102,8 @@ void sh_model_destroy(sh_model *m) {
   *m = (sh_model){0};
 }
 
-void sh_model_keep_half(sh_model *m) {
-  for (int i = 0; i < m->ncalls; i++) m->call[i].layer.half = true;
+void sh_model_precision(sh_model *m, const char *precision) {
+  for (int i = 0; i < m->ncalls; i++) m->call[i].layer.half = strcmp(precision, "fp32") != 0;
 }
 
 bool sh_has_attention(const sh_layer *l) {

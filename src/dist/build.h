@@ -60,9 +60,9 @@ void sh_build_output(sh_model *m, int slot);
 sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, const sh_axis *tensor, bool sequence);
 void sh_model_destroy(sh_model *m);
 
-/* What precision bf16 keeps for backward: half the room, and half the way to memory and back, for activations whose
- * gradients need no more. Before the first pass. */
-void sh_model_keep_half(sh_model *m);
+/* The precision of a kernel table, or of train.precision, that passes will have: bf16 keeps activations whose gradients
+ * need no more as bf16, half the room and half the way to memory and back. Before the first pass. */
+void sh_model_precision(sh_model *m, const char *precision);
 
 /* Of n rows of the batch (tokens, or sequences with last_only) those whose input rows and output this part has: first
  * .. first + own - 1. */

@@ -73,8 +73,8 @@ enum { SH_PANEL = 64 }; /* columns of B that lie together */
 
 typedef struct sh_kernels {
   const char *name;
-  const char
-      *precision; /* "fp32"; "bf16": of multiply, multiply_tn, copies and attention; "bf16 emulated": not attention */
+  /* "fp32"; "bf16": of multiply, multiply_tn, copies, attention and silu; "bf16 emulated": not attention, not silu. */
+  const char *precision;
 
   /* C[M x N] = A[M x K] B[K x N] (+ C when add). */
   void (*gemm)(int64_t M, int64_t N, int64_t K, const float *A, int64_t lda, const float *B, int64_t ldb, float *C,
@@ -198,7 +198,7 @@ static inline int64_t sh_copy_floats(const sh_kernels *k, int64_t width) {
 /* The best fp32 table this CPU runs, or the one SHOAL_ISA names (ref portable avx2 avx512). */
 const sh_kernels *sh_kernels_best(void);
 /* The table of precision bf16: avx512_bf16 where the CPU has it and SHOAL_ISA names no other; otherwise
- * sh_kernels_best() with the rounding of multiply, multiply_tn and copies emulated, attention in fp32. */
+ * sh_kernels_best() with the rounding of multiply, multiply_tn and copies emulated, attention and silu in fp32. */
 const sh_kernels *sh_kernels_bf16(void);
 /* `k` with operands rounded to bf16 and multiplied in fp32, made in `room`; returns it. */
 const sh_kernels *sh_kernels_emulate_bf16(const sh_kernels *k, sh_kernels *room);

@@ -90,7 +90,7 @@ struct sh_layer {
   char name[SH_PARAM_NAME - 16]; /* "block.0" */
   uint32_t site;                 /* place in the model, the same on every grid: low half of SH_SITE */
   int part, parts;               /* this rank's place on the tensor axis */
-  bool half;                     /* projections are kept for backward as bf16 (sh_model_keep_half) */
+  bool half;                     /* projections are kept for backward as bf16 (sh_model_precision) */
   int param[SH_LAYER_PARAMS];    /* rows of the parameter table */
   const void *conf;              /* owned by the builder */
 };

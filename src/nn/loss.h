@@ -33,4 +33,7 @@ typedef struct sh_loss_args {
 double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c);
 double sh_loss_shared(const sh_loss_args *a, const sh_ctx *c);
 
+/* Floats of workspace of the sampled loss with gradients, for predictions of memory. */
+int64_t sh_loss_sampled_floats(int64_t tokens, int64_t R, int64_t rows, int64_t width, int64_t threads);
+
 #endif

@@ -9,8 +9,8 @@
 #include "nn/loss_pairs.h"
 #include "nn/loss_rows.h"
 
-/* Tokens a thread scores at a time; divides a tile. */
-enum { BLOCK = 16 };
+/* Tokens a thread scores at a time, which divide a tile; pairs of a wave, 12 bytes each. */
+enum { BLOCK = 16, WAVE_PAIRS = 1 << 24 };
 
 typedef struct plan {
   const sh_loss_args *a;
@@ -26,6 +26,8 @@ typedef struct plan {
   double *part;                  /* [blocks of the batch] losses */
 } plan;
 
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /* Tokens whose pairs are sorted and summed together: few enough that hidden states and pairs stay in a core's cache,
  * enough that a pass over all rows costs less than the pairs. */
 static int64_t tile_tokens(int64_t tokens, int64_t candidates, int64_t rows) {
@@ -34,7 +36,20 @@ static int64_t tile_tokens(int64_t tokens, int64_t candidates, int64_t rows) {
   return tile;
 }
 
-static int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
+/* Tokens of a wave: a tile a thread, but no more tiles than there are, nor many more than WAVE_PAIRS pairs. */
+static int64_t wave_tokens(int64_t tokens, int64_t candidates, int64_t tile, int64_t threads) {
+  int64_t tiles = smaller(smaller(threads, (tokens + tile - 1) / tile), WAVE_PAIRS / (tile * candidates));
+  return tile * (tiles > 1 ? tiles : 1);
+}
+
+static int64_t padded(int64_t candidates) { return (candidates + 15) / 16 * 16; } /* whole cache lines */
+
+int64_t sh_loss_sampled_floats(int64_t tokens, int64_t R, int64_t rows, int64_t width, int64_t threads) {
+  int64_t m = R + 1, tile = tile_tokens(tokens, m, rows), wave = wave_tokens(tokens, m, tile, threads);
+  int64_t n = smaller(tokens, wave), pair = sizeof(sh_share) / sizeof(float);
+  return 2 * rows * (width + 1) + n * (width + 1 + padded(m) + pair * m) + wave / tile * (rows + 1) +
+         threads * BLOCK * width;
+}
 
 /* Losses, coefficients and hidden gradients of n <= BLOCK tokens, the wave's tokens i .. i+n-1. */
 static void score_block(const plan *p, int64_t t0, int64_t i, int64_t n) {
@@ -54,7 +69,7 @@ static void score_block(const plan *p, int64_t t0, int64_t i, int64_t n) {
                       a->D, false);
 }
 
-static const int32_t *start_of(const plan *p, int64_t i) { return p->start + i / p->tile * (p->U + 1); }
+static int32_t *start_of(const plan *p, int64_t i) { return p->start + i / p->tile * (p->U + 1); }
 
 /* Gradients of rows u .. u+rows-1 from all tiles of the wave's n tokens. */
 static void sum_rows(const plan *p, int64_t n, int64_t u, int64_t rows) {
@@ -67,14 +82,14 @@ static void sum_rows(const plan *p, int64_t n, int64_t u, int64_t rows) {
 /* The n tokens from t0. */
 static void do_wave(const plan *p, int64_t t0, int64_t n) {
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < n; i += BLOCK) score_block(p, t0, i, less(n - i, BLOCK));
+  for (int64_t i = 0; i < n; i += BLOCK) score_block(p, t0, i, smaller(n - i, BLOCK));
   if (!p->de) return;
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < n; i += p->tile)
-    sh_pairs_by_row(less(n - i, p->tile), p->m, p->a->reference + (t0 + i) * p->m, p->coef + i * p->ldcoef, p->ldcoef,
-                    p->U, p->start + i / p->tile * (p->U + 1), p->pair + i * p->m);
+    sh_pairs_by_row(smaller(n - i, p->tile), p->m, p->a->reference + (t0 + i) * p->m, p->coef + i * p->ldcoef,
+                    p->ldcoef, p->U, start_of(p, i), p->pair + i * p->m);
 #pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t u = 0; u < p->U; u += SH_TOKEN_BLOCK) sum_rows(p, n, u, less(p->U - u, SH_TOKEN_BLOCK));
+  for (int64_t u = 0; u < p->U; u += SH_TOKEN_BLOCK) sum_rows(p, n, u, smaller(p->U - u, SH_TOKEN_BLOCK));
 }
 
 static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
@@ -82,11 +97,10 @@ static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
   p.ld = sh_copy_floats(c->k, a->D), p.wide = sh_copy_columns(c->k, a->D);
   sh_arena *mem = c->scratch;
   p.tile = tile_tokens(a->T, p.m, p.U);
-  p.wave = p.tile * sh_max_threads();
-  while (p.wave - p.tile >= a->T && p.wave > p.tile) p.wave -= p.tile;
+  p.wave = wave_tokens(a->T, p.m, p.tile, a->dhidden ? sh_max_threads() : 1);
   assert(p.tile * p.m <= INT32_MAX);
-  p.ldcoef = (p.m + 15) / 16 * 16;
-  int64_t n = less(a->T, p.wave);
+  p.ldcoef = padded(p.m);
+  int64_t n = smaller(a->T, p.wave);
   p.e = SH_ARENA_NEW(mem, float, p.U *p.ld);
   p.h = SH_ARENA_NEW(mem, float, n *p.ld);
   p.length = SH_ARENA_NEW(mem, float, n);
@@ -107,7 +121,7 @@ double sh_loss_sampled(const sh_loss_args *a, const sh_ctx *c) {
   bool norm = a->conf->l2_norm;
   float eps = (float)a->conf->l2_eps, *length = SH_ARENA_NEW(c->scratch, float, p.U);
   sh_copy_rows(c->k, p.U, a->D, norm, eps, rows->value, rows->ld, p.e, length);
-  for (int64_t t0 = 0; t0 < a->T; t0 += p.wave) do_wave(&p, t0, less(a->T - t0, p.wave));
+  for (int64_t t0 = 0; t0 < a->T; t0 += p.wave) do_wave(&p, t0, smaller(a->T - t0, p.wave));
   double loss = 0;
   for (int64_t block = 0; block < (a->T + BLOCK - 1) / BLOCK; block++) loss += p.part[block];
   if (p.de)

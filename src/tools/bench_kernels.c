@@ -1,5 +1,6 @@
 /* Each kernel over the tokens of one batch, with all threads, cut as the layers cut it. */
 #include <math.h>
+#include <string.h>
 
 #include "core/rng.h"
 #include "data/time_runs.h"
@@ -20,6 +21,7 @@ typedef struct env {
   double pairs;
   float *x, *y, *dy, *rstd; /* [T x D], [T] */
   float *z, *dz, *w;        /* [T x W], [D x W] */
+  uint16_t *half;           /* z as precision bf16 keeps it, else NULL */
   float *vqk, *dvqk;        /* [T x rest] */
   float *out, *dout;        /* [T x 3 dv] */
   float *pos, *ts, *grads;  /* [N], [BUCKETS], [threads x (N + BUCKETS)] */
@@ -64,11 +66,19 @@ static void k_rmsnorm(void *arg) {
 }
 static void k_silu(void *arg) {
   env *e = arg;
-  BLOCKS(e) e->k->silu(NROWS(e) * e->W, e->z + T0 * e->W, e->dz + T0 * e->W);
+  BLOCKS(e)
+  if (e->half)
+    e->k->silu_half(NROWS(e) * e->W, e->z + T0 * e->W, e->half + T0 * e->W, e->dz + T0 * e->W);
+  else
+    e->k->silu(NROWS(e) * e->W, e->z + T0 * e->W, e->dz + T0 * e->W);
 }
 static void k_silu_back(void *arg) {
   env *e = arg;
-  BLOCKS(e) e->k->silu_back(NROWS(e) * e->W, e->z + T0 * e->W, e->z + T0 * e->W, e->dz + T0 * e->W);
+  BLOCKS(e)
+  if (e->half)
+    e->k->silu_back_half(NROWS(e) * e->W, e->half + T0 * e->W, e->z + T0 * e->W, e->dz + T0 * e->W);
+  else
+    e->k->silu_back(NROWS(e) * e->W, e->z + T0 * e->W, e->z + T0 * e->W, e->dz + T0 * e->W);
 }
 static void k_dropout(void *arg) {
   env *e = arg;
@@ -211,6 +221,7 @@ static void fill_env(env *e, const sh_trainer *t) {
   }
   e->x = array(e, T * e->D), e->y = array(e, T * e->D), e->dy = array(e, T * e->D), e->rstd = array(e, T);
   e->z = array(e, T * e->W), e->dz = array(e, T * e->W), e->w = array(e, e->D * e->W);
+  if (strcmp(e->k->precision, "fp32") != 0) e->half = (uint16_t *)array(e, (T * e->W + 1) / 2);
   e->vqk = array(e, T * e->rest), e->dvqk = array(e, T * e->rest);
   e->out = array(e, 3 * T * e->dv), e->dout = array(e, 3 * T * e->dv);
   e->pos = array(e, e->N), e->ts = array(e, BUCKETS), e->grads = array(e, threads * (e->N + BUCKETS));

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/threads.h"
 #include "nn/linear.h"
+#include "nn/loss.h"
 #include "nn/pieces.h"
 #include "optim/rows.h"
 #include "train/trainer.h"
@@ -57,7 +58,9 @@ static int64_t table_bytes(const sh_config *c, const sh_memory_shape *s) {
  * of bias tables, and a thread's attention tiles. */
 static int64_t call_floats(const sh_config *c, const sh_model *m, const sh_memory_shape *s, int call) {
   const sh_call *k = &m->call[call];
-  int64_t floats = larger(k->layer.ops->tape(&k->layer, s->tokens, s->sequences), s->tokens * m->width), params = 0,
+  sh_layer whole = k->layer;
+  whole.half = false; /* gradients are floats whatever the tape is */
+  int64_t floats = larger(whole.ops->tape(&whole, s->tokens, s->sequences), s->tokens * m->width), params = 0,
           partials = 0;
   int64_t heads = c->model.heads / s->tensor;
   if (s->tensor > 1) floats += 2 * s->tokens * m->width; /* normalised rows, made again */
@@ -86,11 +89,7 @@ static int64_t loss_floats(const sh_config *c, const sh_memory_shape *s, int64_t
     int64_t n = smaller(rows, shared_keys(c, s)), kept = side * ((n + 63) / 64) * 64 * 64;
     return 2 * (T + rows) * (ld + 1) + 3 * n * ld + 7 * T + (kept <= 16 * PANEL ? kept : tiles);
   }
-  int64_t each = keys_of_token(c), tile = 512, column = 1; /* as nn/loss_sampled.c */
-  while (column < each) column *= 2;
-  while (tile * each < 16 * rows && tile * column < 1 << 28) tile *= 2;
-  int64_t n = smaller(tile, T);
-  return 2 * rows * (ld + 1) + n * (ld + 1 + column) + s->threads * (tile * each + rows + 1);
+  return sh_loss_sampled_floats(T, keys_of_token(c) - 1, rows, ld, s->threads);
 }
 
 /* Two batches: features of tokens, keys and their slots. */

@@ -29,7 +29,7 @@ static sh_status make_model(sh_trainer *t) {
     sh_info("%s has no times: %s runs without its time bias", t->data.path, model.name);
   }
   SH_TRY(sh_model_create(&t->model, &model, &t->grid->tensor, c->parallel.sequence));
-  if (strcmp(c->train.precision, "fp32") != 0) sh_model_keep_half(&t->model);
+  sh_model_precision(&t->model, c->train.precision);
   sh_params_init(&t->model.params, (uint32_t)c->train.seed);
   return SH_OK;
 }

@@ -28,6 +28,7 @@ static sh_config config_of(int model, int mode, char what[TRAIN_WHAT]) {
   sh_config c = train_mixed(model, model, data, what);
   c.model.layers = 4, c.model.max_len = 33;
   snprintf(c.model.recompute, sizeof c.model.recompute, "%s", modes[mode]);
+  if (model % 2 == 0) snprintf(c.train.precision, sizeof c.train.precision, "bf16");
   return c;
 }
 

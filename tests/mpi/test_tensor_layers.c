@@ -204,11 +204,12 @@ static void test_recompute(void **state) {
   for (int m = 0; m < SH_BENCH_MODELS; m++)
     for (int sequence = 0; sequence < 2; sequence++) {
       bench none, some;
-      bench_open(&none, sh_bench_model[m], sh_kernels_best(), sequence, "none");
+      const sh_kernels *k = (m + sequence) % 2 ? sh_kernels_bf16() : sh_kernels_best();
+      bench_open(&none, sh_bench_model[m], k, sequence, "none");
       draw_params(&none);
       double want = projection_of(&none, true);
       for (int r = 0; r < 2; r++) {
-        bench_open(&some, sh_bench_model[m], sh_kernels_best(), sequence, r ? "layer" : "attention");
+        bench_open(&some, sh_bench_model[m], k, sequence, r ? "layer" : "attention");
         draw_params(&some);
         assert_all(projection_of(&some, true) == want);
         size_t bytes = sizeof(float) * (size_t)none.m.model.params.block;

@@ -26,7 +26,7 @@ void sh_model_bench_open(sh_model_bench *b, const sh_conf_model *conf, const sh_
     fprintf(stderr, "%s\n", sh_error_message());
     abort();
   }
-  if (strcmp(k->precision, "fp32") != 0) sh_model_keep_half(&b->model);
+  sh_model_precision(&b->model, k->precision);
   sh_arena_init(&b->mem, "test");
   sh_arena_init(&b->step, "step");
   sh_arena_init(&b->scratch, "scratch");

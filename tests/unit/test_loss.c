@@ -173,6 +173,7 @@ typedef struct size {
 /* Around the tiles' edges; the last spans several panels. */
 static const size sizes[] = {{1, 1, 1}, {0, 5, 4}, {5, 3, 40}, {64, 64, 64}, {65, 130, 200}, {100, 20, 3}};
 static const size large = {1100, 1500, 3000};
+static const size tiled = {1100, 200, 7};      /* of the sampled loss: three tiles */
 static const size kept = {70, 20000, 20000};   /* 12.6 K distinct negatives: tiles of logits are kept by few threads */
 static const size unkept = {70, 20000, 60000}; /* 19 K: by none */
 
@@ -185,8 +186,9 @@ static void formulas(void **state) {
   for (int k = 0; k <= tables + 1; k++) /* the last: precision bf16, and emulated */
     for (int variant = 0; variant < 6; variant++) {
       kind what = variant < 2 ? SAMPLED : SHARED;
-      for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        open_problem(&p, what, sizes[i].T, sizes[i].U, sizes[i].R, variant % 2, variant >= 4);
+      for (size_t i = 0; i < sizeof sizes / sizeof *sizes + (what == SAMPLED); i++) {
+        size s = i < sizeof sizes / sizeof *sizes ? sizes[i] : tiled;
+        open_problem(&p, what, s.T, s.U, s.R, variant % 2, variant >= 4);
         check_formula(&p, k < tables    ? sh_kernels_named(names[k])
                           : k == tables ? sh_kernels_bf16()
                                         : sh_kernels_emulate_bf16(&sh_kernels_ref, &room));
@@ -270,19 +272,19 @@ static void finite_differences(void **state) {
 
 static void any_threads(kind what, const sh_kernels *k) {
   problem one, more;
-  int64_t R = what == SAMPLED ? 7 : large.R;
+  int64_t R = what == SAMPLED ? tiled.R : large.R, U = what == SAMPLED ? tiled.U : large.U;
   omp_set_num_threads(1);
-  open_problem(&one, what, large.T, large.U, R, true, what == SHARED);
+  open_problem(&one, what, large.T, U, R, true, what == SHARED);
   one.c.k = k;
   double want = run(&one);
   for (int threads = 2; threads <= 20; threads += threads == 3 ? 17 : 1) { /* 20: panels have another size */
     omp_set_num_threads(threads);
-    open_problem(&more, what, large.T, large.U, R, true, what == SHARED);
+    open_problem(&more, what, large.T, U, R, true, what == SHARED);
     more.c.k = k;
     double got = run(&more);
     assert_memory_equal(&got, &want, sizeof got);
     assert_memory_equal(more.a.dhidden, one.a.dhidden, sizeof(float) * (size_t)(large.T * D));
-    assert_memory_equal(more.rows.grad, one.rows.grad, sizeof(float) * (size_t)(large.U * LD));
+    assert_memory_equal(more.rows.grad, one.rows.grad, sizeof(float) * (size_t)(U * LD));
     close_problem(&more);
   }
   close_problem(&one);

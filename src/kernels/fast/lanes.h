@@ -121,7 +121,7 @@ LANES_INLINE void lanes_store_half(uint16_t *p, int n, lanes v) {
     if (k < n) p[k] = (uint16_t)(bf16_word(v[k]) >> 16);
 }
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
 LANES_INLINE lanes lanes_load_half(const uint16_t *p, int n) {
   return (lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes_mask(n), p)), 16);
 }

@@ -92,8 +92,7 @@ static inline void tile_add_sums(float *sums, float *dts) {
 }
 
 /* A vector of weights s = silu(z) / divisor of scores z; silu_lanes_back also turns g, the gradient of s, into that of
- * z.
- */
+ * z, and returns it. */
 LANES_INLINE void silu_lanes(float inv, lanes z, float *s) { lanes_store(s, z * lanes_near_sigmoid(z) * inv); }
 LANES_INLINE lanes silu_lanes_back(float inv, lanes z, float *s, float *g) {
   lanes sig = lanes_near_sigmoid(z), y = z * sig, dz = lanes_load(g) * (sig + y * (1.f - sig)) * inv;
