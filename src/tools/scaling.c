@@ -172,8 +172,10 @@ static sh_status try_grid(const request *q, const sh_bench_shape *s, const sh_wo
   SH_TRY(status);
   sh_axis group = {.name = "tensor", .size = (int)tensor};
   status = sh_model_create(&m, &conf->model, &group, conf->parallel.sequence);
-  sh_model_precision(&m, conf->train.precision);
-  if (status == SH_OK) predict(q, conf, w, &m, x);
+  if (status == SH_OK) {
+    sh_model_precision(&m, conf->train.precision);
+    predict(q, conf, w, &m, x);
+  }
   sh_model_destroy(&m);
   return status;
 }
