@@ -2,6 +2,12 @@
 
 #include <string.h>
 
+int64_t sh_pairs_tile(int64_t tokens, int64_t m, int64_t rows) {
+  int64_t tile = 512;
+  while (tile < tokens && tile * m < 16 * rows && tile * m < 1 << 28) tile *= 2;
+  return tile;
+}
+
 /* Counting sort. */
 void sh_pairs_by_row(int64_t tokens, int64_t m, const int32_t *slot, const float *coef, int64_t ldcoef, int64_t rows,
                      int32_t *start, sh_share *pair) {

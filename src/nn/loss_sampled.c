@@ -28,14 +28,6 @@ typedef struct plan {
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Tokens whose pairs are sorted and summed together: few enough that hidden states and pairs stay in a core's cache,
- * enough that a pass over all rows costs less than the pairs. */
-static int64_t tile_tokens(int64_t tokens, int64_t candidates, int64_t rows) {
-  int64_t tile = 512;
-  while (tile < tokens && tile * candidates < 16 * rows && tile * candidates < 1 << 28) tile *= 2;
-  return tile;
-}
-
 /* Tokens of a wave: a tile a thread, but no more tiles than there are, nor many more than WAVE_PAIRS pairs. */
 static int64_t wave_tokens(int64_t tokens, int64_t candidates, int64_t tile, int64_t threads) {
   int64_t tiles = smaller(smaller(threads, (tokens + tile - 1) / tile), WAVE_PAIRS / (tile * candidates));
@@ -45,7 +37,7 @@ static int64_t wave_tokens(int64_t tokens, int64_t candidates, int64_t tile, int
 static int64_t padded(int64_t candidates) { return (candidates + 15) / 16 * 16; } /* whole cache lines */
 
 int64_t sh_loss_sampled_floats(int64_t tokens, int64_t R, int64_t rows, int64_t width, int64_t threads) {
-  int64_t m = R + 1, tile = tile_tokens(tokens, m, rows), wave = wave_tokens(tokens, m, tile, threads);
+  int64_t m = R + 1, tile = sh_pairs_tile(tokens, m, rows), wave = wave_tokens(tokens, m, tile, threads);
   int64_t n = smaller(tokens, wave), pair = sizeof(sh_share) / sizeof(float);
   return 2 * rows * (width + 1) + n * (width + 1 + padded(m) + pair * m) + wave / tile * (rows + 1) +
          threads * BLOCK * width;
@@ -96,7 +88,7 @@ static plan make_plan(const sh_loss_args *a, const sh_ctx *c) {
   plan p = {.a = a, .c = c, .m = a->R + 1, .U = a->rows->nslots};
   p.ld = sh_copy_floats(c->k, a->D), p.wide = sh_copy_columns(c->k, a->D);
   sh_arena *mem = c->scratch;
-  p.tile = tile_tokens(a->T, p.m, p.U);
+  p.tile = sh_pairs_tile(a->T, p.m, p.U);
   p.wave = wave_tokens(a->T, p.m, p.tile, a->dhidden ? sh_max_threads() : 1);
   assert(p.tile * p.m <= INT32_MAX);
   p.ldcoef = padded(p.m);

@@ -10,7 +10,7 @@
 #include "tools/bench_internal.h"
 #include "train/step.h"
 
-enum { BUCKETS = SH_TIME_BUCKETS, TILE = 512 }; /* tokens whose references are sorted together */
+enum { BUCKETS = SH_TIME_BUCKETS };
 
 typedef struct env {
   const sh_kernels *k;
@@ -31,6 +31,7 @@ typedef struct env {
   int64_t copy, wide;             /* floats and columns of a copy of a row */
   float *h, *e, *dh, *de, *coef;  /* copies [T x copy], [V x copy]; [T x wide], [V x wide]; [T x R] */
   int32_t *slot, *start;          /* [T x R]; [tiles x (V + 1)] */
+  int64_t tile;                   /* sh_pairs_tile */
   sh_share *pair;                 /* [T x R] */
 } env;
 
@@ -176,17 +177,17 @@ static void k_sampled(void *arg) {
 static void k_group(void *arg) {
   env *e = arg;
 #pragma omp parallel for schedule(static)
-  for (int64_t t0 = 0; t0 < e->T; t0 += TILE)
-    sh_pairs_by_row(e->T - t0 < TILE ? e->T - t0 : TILE, e->R, e->slot + t0 * e->R, e->coef + t0 * e->R, e->R, e->V,
-                    e->start + t0 / TILE * (e->V + 1), e->pair + t0 * e->R);
+  for (int64_t t0 = 0; t0 < e->T; t0 += e->tile)
+    sh_pairs_by_row(e->T - t0 < e->tile ? e->T - t0 : e->tile, e->R, e->slot + t0 * e->R, e->coef + t0 * e->R, e->R,
+                    e->V, e->start + t0 / e->tile * (e->V + 1), e->pair + t0 * e->R);
 }
 static void k_pairs(void *arg) {
   env *e = arg;
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t r = 0; r < e->V; r += SH_TOKEN_BLOCK)
-    for (int64_t t0 = 0; t0 < e->T; t0 += TILE)
+    for (int64_t t0 = 0; t0 < e->T; t0 += e->tile)
       e->k->pair_sums(e->V - r < SH_TOKEN_BLOCK ? e->V - r : SH_TOKEN_BLOCK, e->wide,
-                      e->start + t0 / TILE * (e->V + 1) + r, e->pair + t0 * e->R, e->h + t0 * e->copy, e->copy,
+                      e->start + t0 / e->tile * (e->V + 1) + r, e->pair + t0 * e->R, e->h + t0 * e->copy, e->copy,
                       e->de + r * e->wide, e->wide);
 }
 static void k_adamw(void *arg) {
@@ -235,8 +236,10 @@ static void fill_env(env *e, const sh_trainer *t) {
   e->slot = SH_ARENA_NEW(e->c.scratch, int32_t, T * e->R);
   for (int64_t i = 0; i < T * e->R; i++)
     e->slot[i] = (int32_t)sh_below(sh_random4(0, SH_SITE(SH_SITE_TEST, 2), 0, i, 0, 0).v[0], (uint32_t)e->V);
-  e->start = SH_ARENA_NEW(e->c.scratch, int32_t, (T + TILE - 1) / TILE * (e->V + 1));
+  e->tile = sh_pairs_tile(T, e->R, e->V);
+  e->start = SH_ARENA_NEW(e->c.scratch, int32_t, (T + e->tile - 1) / e->tile * (e->V + 1));
   e->pair = SH_ARENA_NEW(e->c.scratch, sh_share, T * e->R);
+  k_group(e);
 }
 
 static void run_all(sh_bench_state *b, env *e) {
