@@ -318,9 +318,9 @@ static void last_only(void **state) {
   const sh_kernels *tables[3] = {sh_kernels_best(), &sh_kernels_ref, sh_kernels_bf16()};
   for (int i = 0; i < CASES; i++)
     for (int k = 0; k < 3 && cases[i].ops->supports_last_only; k++) {
-      /* Precision bf16 takes HSTU's last query in fp32, so it is only near what all queries give. */
       /* A block's first call sees all tokens and a list of rows, what follows sees those rows alone; its second half
-       * reads x through the list and the rest as it is. */
+       * reads x through the list and the rest as it is. Precision bf16 takes HSTU's last query in fp32, so it is only
+       * near what all queries give. */
       bool first =
           sh_slot_count(cases[i].in) > 1 || sh_slot_count(cases[i].out) > 1 || strstr(cases[i].ops->name, "attention");
       failed += check_last_only(&cases[i], tables[k], !first, k < 2 ? 2e-6 : 2e-2);
