@@ -49,6 +49,8 @@ fuxi-beta-shuffle-s2|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.seed
 fuxi-alpha-large-shuffle|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4
 fuxi-beta-large-shuffle|ml-1m/fuxi-beta-large|ml-1m-shuffle|train.eval_every=4
 hstu-large-shuffle-bf16|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.precision=bf16
+hstu-large-shuffle-bf16-s1|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.precision=bf16 train.seed=1
+hstu-large-shuffle-bf16-s2|ml-1m/hstu-large|ml-1m-shuffle|train.eval_every=4 train.precision=bf16 train.seed=2
 fuxi-alpha-shuffle-bf16|ml-1m/fuxi-alpha|ml-1m-shuffle|train.eval_every=3 train.precision=bf16
 fuxi-beta-shuffle-bf16|ml-1m/fuxi-beta|ml-1m-shuffle|train.eval_every=3 train.precision=bf16
 fuxi-alpha-large-shuffle-s1|ml-1m/fuxi-alpha-large|ml-1m-shuffle|train.eval_every=4 train.seed=1
