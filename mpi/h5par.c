@@ -190,7 +190,9 @@ sh_status sh_h5_close(sh_h5 *f, bool sync) {
 
 sh_status sh_h5_reserve(sh_h5 *f) {
   if (f->root && f->failed == SH_OK) {
-    int rc = f->pages.end > 0 ? fallocate(f->fd, 0, 0, (off_t)f->pages.end) : 0;
+    int rc;
+    do rc = f->pages.end > 0 ? fallocate(f->fd, 0, 0, (off_t)f->pages.end) : 0;
+    while (rc != 0 && errno == EINTR); /* a request to stop may come in between */
     if (rc != 0 && errno != EOPNOTSUPP && errno != ENOSYS)
       sh_h5_step(f, sh_fail(SH_ERR_INTERNAL, "%s: cannot reserve %.1f MB: %s", f->path, 1e-6 * (double)f->pages.end,
                             strerror(errno)));

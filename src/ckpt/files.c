@@ -13,6 +13,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "core/arena.h"
+#include "core/folders.h"
 #include "mpi/coll.h"
 
 static sh_status fail(const char *dir, const char *name, const char *what) {
@@ -21,29 +22,6 @@ static sh_status fail(const char *dir, const char *name, const char *what) {
 
 static void join(char out[SH_CK_FILE], const char *dir, const char *name) {
   snprintf(out, SH_CK_FILE, "%s/%s", dir, name);
-}
-
-static sh_status sync_folder(const char *dir) {
-  int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fail(dir, NULL, "open");
-  int rc = fsync(fd), why = errno;
-  close(fd);
-  errno = why;
-  /* Some file systems cannot sync a folder; there the rename itself is all there is. */
-  return rc == 0 || why == EINVAL || why == EROFS ? SH_OK : fail(dir, NULL, "sync");
-}
-
-static sh_status make_folders(const char *dir) {
-  char path[SH_CK_FILE];
-  size_t n = strlen(dir);
-  if (n + 64 >= sizeof path) return sh_fail(SH_ERR_CKPT, "the name of the checkpoint folder has %zu letters", n);
-  for (size_t i = 1; i <= n; i++) {
-    if (dir[i] != '/' && dir[i] != '\0') continue;
-    memcpy(path, dir, i);
-    path[i] = '\0';
-    if (mkdir(path, 0777) != 0 && errno != EEXIST) return fail(path, NULL, "create the folder");
-  }
-  return SH_OK;
 }
 
 static bool ends_with(const char *name, const char *end) {
@@ -87,7 +65,9 @@ static void free_names(char **names, int n) {
 sh_status sh_ck_folder_prepare(const char *dir, int64_t bytes) {
   char path[SH_CK_FILE], **names;
   struct statvfs disk;
-  SH_TRY(make_folders(dir));
+  if (strlen(dir) + 64 >= SH_CK_FILE)
+    return sh_fail(SH_ERR_CKPT, "the name of the checkpoint folder has %zu letters", strlen(dir));
+  SH_TRY(sh_make_folders(dir, true, SH_ERR_CKPT));
   int n = list_steps(dir, ".h5.partial", &names);
   if (n < 0) return fail(dir, NULL, "read the folder");
   for (int i = 0; i < n; i++) {
@@ -115,14 +95,14 @@ static sh_status move_link(const char *dir, const char *name, const char *link_n
   if (rc != 0) rc = hard ? symlink(name, fresh) : link(target, fresh); /* file systems that know only one kind */
   if (rc != 0 || rename(fresh, at) != 0) return fail(dir, link_name, "move the link");
   unlink(fresh); /* rename leaves it when both were already the same file */
-  return sync_folder(dir);
+  return sh_sync_folder(dir, SH_ERR_CKPT);
 }
 
 sh_status sh_ck_publish(const char *dir, const char *partial, const char *name) {
   char final[SH_CK_FILE];
   join(final, dir, name);
   if (rename(partial, final) != 0) return fail(dir, name, "rename the finished file");
-  SH_TRY(sync_folder(dir));
+  SH_TRY(sh_sync_folder(dir, SH_ERR_CKPT));
   return move_link(dir, name, "latest.h5", false);
 }
 

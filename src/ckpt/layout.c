@@ -318,9 +318,13 @@ sh_status sh_ck_read_text(sh_h5 *f, const sh_ck_list *list, const char *path, ch
 sh_status sh_ck_read_state(sh_h5 *f, sh_run_state *state) {
 #define INT(name)  SH_TRY(sh_h5_attr_read_i64(f, "/run", #name, &state->name));
 #define REAL(name) SH_TRY(sh_h5_attr_read_f64(f, "/run", #name, &state->name));
-  SH_CK_STATE(INT, REAL)
+#define LATER(name)                                                                                                    \
+  state->name = 0;                                                                                                     \
+  if (sh_h5_attr_exists(f, "/run", #name)) INT(name)
+  SH_CK_STATE(INT, REAL, LATER)
 #undef INT
 #undef REAL
+#undef LATER
   return SH_OK;
 }
 

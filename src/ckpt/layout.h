@@ -66,8 +66,8 @@ sh_status sh_ck_bad_block(const char *path, const sh_ck_array *a, int64_t block)
 sh_status sh_ck_read_text(sh_h5 *f, const sh_ck_list *list, const char *path, char **text);
 sh_status sh_ck_read_state(sh_h5 *f, sh_run_state *state);
 
-/* Every member of sh_run_state: INT(name) REAL(name). */
-#define SH_CK_STATE(INT, REAL)                                                                                         \
+/* Every member of sh_run_state: INT(name) REAL(name), and LATER(name), integers that older files lack: 0. */
+#define SH_CK_STATE(INT, REAL, LATER)                                                                                  \
   INT(step)                                                                                                            \
   INT(epoch)                                                                                                           \
   INT(step_in_epoch)                                                                                                   \
@@ -79,7 +79,9 @@ sh_status sh_ck_read_state(sh_h5 *f, sh_run_state *state);
   REAL(best_metric)                                                                                                    \
   INT(best_epoch)                                                                                                      \
   INT(evals_since_best)                                                                                                \
-  REAL(seconds)
+  REAL(seconds)                                                                                                        \
+  LATER(evaluation_due)                                                                                                \
+  LATER(samples)
 
 /* One rank of those that hold the same table rows (replica groups) writes and counts them. Collective over the world.
  */

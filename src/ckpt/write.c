@@ -48,7 +48,7 @@ static sh_status put_headers(writer *w) {
   SH_TRY(sh_ck_put_i64(f, list, "/", "parameters", sh_params_count(w->c->params)));
 #define INT(name)  SH_TRY(sh_ck_put_i64(f, list, "/run", #name, state->name));
 #define REAL(name) SH_TRY(sh_ck_put_f64(f, list, "/run", #name, state->name));
-  SH_CK_STATE(INT, REAL)
+  SH_CK_STATE(INT, REAL, INT)
 #undef INT
 #undef REAL
   for (int i = 0; i < list->n; i++) SH_TRY(sh_ck_put_array(f, list, &list->array[i]));
@@ -167,7 +167,9 @@ static sh_status write_all(writer *w, const char *dir) {
     if (root) unlink(partial);
     return sh_fail_context(SH_ERR_CKPT, "checkpoint not written");
   }
-  return sh_agree(world, root ? sh_ck_publish(dir, partial, name) : SH_OK);
+  sh_status published = root ? sh_ck_publish(dir, partial, name) : SH_OK;
+  if (published != SH_OK) unlink(partial);
+  return sh_agree(world, published);
 }
 
 /* Texts that ranks may see differently (clock, path of a library) come from the first. Takes `text`, returns a copy. */

@@ -104,13 +104,13 @@ static sh_status check_format(sh_dataset *d, sh_h5 *f) {
   return sh_h5_attr_read_text(f, "/", "name", d->name, sizeof d->name);
 }
 
-/* The keys' own checksums, so that no key is read. */
-static sh_status read_vocabulary(sh_dataset *d, sh_h5 *f) {
+/* The arrays' own checksums, so that none is read. */
+static sh_status read_digests(sh_dataset *d, sh_h5 *f) {
   char bytes[20], offsets[20];
   SH_TRY(sh_h5_attr_read_text(f, "/items/key_bytes", "xxh3", bytes, sizeof bytes));
   SH_TRY(sh_h5_attr_read_text(f, "/items/key_offsets", "xxh3", offsets, sizeof offsets));
   snprintf(d->vocabulary, sizeof d->vocabulary, "%s%s", bytes, offsets);
-  return SH_OK;
+  return sh_h5_attr_read_text(f, "/features/item", "xxh3", d->sequences, sizeof d->sequences);
 }
 
 static sh_status check_content(const sh_dataset *d) {
@@ -157,7 +157,7 @@ static sh_status read_structure(sh_dataset *d, sh_h5 *f) {
   if (d->has_action) SH_TRY(locate(d, f, "/features/action", SH_H5_F32, d->events, &impl->action));
   SH_TRY(locate(d, f, "/items/key_offsets", SH_H5_I64, d->items + 1, &impl->item_key_offsets));
   SH_TRY(locate(d, f, "/items/key_bytes", SH_H5_U8, -1, &impl->item_key_bytes));
-  SH_TRY(read_vocabulary(d, f));
+  SH_TRY(read_digests(d, f));
   SH_TRY(locate(d, f, "/users/key_offsets", SH_H5_I64, d->users + 1, &impl->user_key_offsets));
   SH_TRY(locate(d, f, "/users/key_bytes", SH_H5_U8, -1, &impl->user_key_bytes));
   if (sh_h5_exists(f, "/optimum")) SH_TRY(sh_h5_each_attr(f, "/optimum", add_optimum, impl));

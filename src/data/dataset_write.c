@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/folders.h"
 #include "data/dataset.h"
 #include "data/dataset_file.h"
 #include "data/report.h"
@@ -13,16 +14,9 @@
 enum { CHUNK = 1 << 18 }; /* elements converted at a time */
 
 sh_status sh_dataset_make_folder(const char *path) {
-  char *folder = sh_strdup(path);
-  sh_status status = SH_OK;
-  for (char *p = strchr(folder + 1, '/'); p && status == SH_OK; p = strchr(p + 1, '/')) {
-    *p = '\0';
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-      status = sh_fail(SH_ERR_INTERNAL, "%s: cannot make the folder %s: %s", path, folder, strerror(errno));
-    *p = '/';
-  }
-  char *slash = strrchr(folder, '/');
+  char *folder = sh_strdup(path), *slash = strrchr(folder, '/');
   if (slash) slash[slash == folder] = '\0';
+  sh_status status = slash ? sh_make_folders(folder, false, SH_ERR_INTERNAL) : SH_OK;
   if (status == SH_OK && access(slash ? folder : ".", W_OK) != 0)
     status = sh_fail(SH_ERR_INTERNAL, "%s: cannot write here: %s", path, strerror(errno));
   struct stat st;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/hash.h"
 
 static int64_t user_events(const sh_dataset *d, int64_t u) { return d->offsets[u + 1] - d->offsets[u]; }
 
@@ -95,6 +96,8 @@ static sh_status temporal_split(sh_samples *s) {
 
 sh_status sh_samples_create(sh_samples *s, const sh_dataset *d, const sh_conf_data *conf, int64_t max_len) {
   *s = (sh_samples){.data = d, .conf = *conf, .max_len = max_len};
+  if (d->users > INT32_MAX)
+    return sh_fail(SH_ERR_DATA, "%s: %lld users, expected fewer than 2^31", d->path, (long long)d->users);
   if (!strcmp(conf->split, "temporal")) SH_TRY(temporal_split(s));
   for (int64_t u = 0; u < d->users; u++) s->n += windows(s, u);
   if (s->n == 0)
@@ -108,7 +111,13 @@ sh_status sh_samples_create(sh_samples *s, const sh_dataset *d, const sh_conf_da
     s->skipped_users += w == 0;
     for (int64_t k = 0; k < w; k++, at++) s->sample_user[at] = (int32_t)u, s->sample_window[at] = (int32_t)k;
   }
-  for (int64_t i = 0; i < s->n; i++) s->train_tokens += sh_samples_get(s, i).length;
+  s->digest = sh_hash(d->sequences, strlen(d->sequences));
+  for (int64_t i = 0; i < s->n; i++) {
+    sh_sample sample = sh_samples_get(s, i);
+    int64_t place[3] = {(int64_t)s->digest, sample.first, sample.length};
+    s->digest = sh_hash(place, sizeof place);
+    s->train_tokens += sample.length;
+  }
   return SH_OK;
 }
 

@@ -35,6 +35,7 @@ typedef struct sh_samples {
   int32_t *sample_user, *sample_window; /* [n] */
   int64_t train_tokens;                 /* sum of L over samples: of one epoch */
   int64_t skipped_users;                /* too short to train on */
+  uint64_t digest;                      /* of all training samples: where they stand, and the events they stand in */
   int64_t t1, t2;                       /* temporal split */
   int32_t *train_end;                   /* temporal: [users] events before t1; else NULL */
   int32_t *query_at[2];                 /* temporal: [users] place of the target, or -1; else NULL */

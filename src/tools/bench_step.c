@@ -73,11 +73,11 @@ sh_status sh_bench_eval(sh_bench_state *b) {
   double sample[MOST], total = 0;
   sh_metrics m;
   int n = 0;
-  SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m)); /* warms up */
+  SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, NULL, &m)); /* warms up */
   while (n < MOST && (n == 0 || total < 3)) {
     sh_barrier(&t->grid->world);
     double start = sh_now();
-    SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, &m));
+    SH_TRY(sh_evaluate_split(t, SH_QUERY_TEST, NULL, &m));
     double s = sh_now() - start;
     sh_max_f64(&t->grid->world, &s, 1); /* the same on all: all stop together */
     total += sample[n++] = s;

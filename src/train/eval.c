@@ -52,7 +52,7 @@ static void target_scores(sh_scorer *s, const sh_round *r, float *score, float *
   sh_sum_f32(&s->t->grid->table, rankable, r->n);
 }
 
-sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, sh_metrics *out) {
+sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, bool (*stop)(void), sh_metrics *out) {
   sh_scorer s;
   sh_scorer_create(&s, t);
   *out = (sh_metrics){0};
@@ -62,7 +62,8 @@ sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, sh_metrics *out) 
   sh_status status = SH_OK;
   while (status == SH_OK && next_round(t, kind, &c, query, seen, &mine)) {
     sh_round r;
-    status = sh_scorer_round(&s, query, seen, mine, true, &r);
+    if (stop) status = sh_agree(&t->grid->world, stop() ? sh_fail(SH_STOPPED, "evaluation stopped on request") : SH_OK);
+    if (status == SH_OK) status = sh_scorer_round(&s, query, seen, mine, true, &r);
     if (status != SH_OK) break;
     float *score = SH_ARENA_NEW(&s.step, float, r.n), *rankable = SH_ARENA_NEW(&s.step, float, r.n);
     counting counts = {.s = &s, .r = &r, .target_score = score, .better = SH_ARENA_ZNEW(&s.step, int64_t, r.n)};

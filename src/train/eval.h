@@ -5,7 +5,8 @@
 #include "train/metrics.h"
 #include "train/trainer.h"
 
-/* Means over all users with a query of this kind. Collective over the world; every rank gets the sums over all. */
-sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, sh_metrics *out);
+/* Sums over all users with a query of this kind, the same on every rank. Collective over the world. `stop` (or NULL) is
+ * asked before each round: where it says yes on any rank, all return SH_STOPPED. */
+sh_status sh_evaluate_split(sh_trainer *t, sh_query_kind kind, bool (*stop)(void), sh_metrics *out);
 
 #endif

@@ -26,6 +26,10 @@ static void fail(sh_phase_id phase, int64_t step) {
   if (phase != asked.phase || step != asked.step) return;
   if (!strcmp(asked.how, "kill")) raise(SIGKILL);
   if (!strcmp(asked.how, "abort")) abort();
+  if (!strcmp(asked.how, "stop")) {
+    raise(SIGTERM);
+    return;
+  }
   while (!strcmp(asked.how, "hang")) pause();
   asked.due = phase == SH_PHASE_LOAD || phase == SH_PHASE_EVAL || phase == SH_PHASE_CHECKPOINT;
   if (asked.due) return;
@@ -43,10 +47,11 @@ sh_status sh_failure_setup(const sh_axis *world) {
   strcpy(asked.how, "error");
   int n = sscanf(text, "%15[a-z]:%lld:%d:%15[a-z]", phase, &asked.step, &rank, asked.how);
   int p = n >= 3 ? sh_phase_find(phase) : -1;
-  bool known = !strcmp(asked.how, "error") || !strcmp(asked.how, "abort") || !strcmp(asked.how, "kill") ||
-               !strcmp(asked.how, "hang");
+  static const char *const ways[] = {"error", "abort", "kill", "hang", "stop"};
+  bool known = false;
+  for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) known |= !strcmp(asked.how, ways[i]);
   if (p <= SH_PHASE_OTHER || !known)
-    return sh_fail(SH_ERR_USAGE, "SHOAL_FAIL: found '%s', expected phase:step:rank[:error|abort|kill|hang]", text);
+    return sh_fail(SH_ERR_USAGE, "SHOAL_FAIL: found '%s', expected phase:step:rank[:error|abort|kill|hang|stop]", text);
   asked.phase = (sh_phase_id)p;
   asked.world = world;
   if (rank == world->index) sh_phase_hook = fail;

@@ -1,7 +1,8 @@
 /* train/failure.h: make a rank fail on purpose, to see that a job comes down with a message and leaves nobody waiting.
  *
  *   SHOAL_FAIL=phase:step:rank[:how]      load fetch forward loss backward sync update eval checkpoint
- *   how: error (the default), abort (a signal of its own), kill (as kill -9), hang (for the watchdog)
+ *   how: error (the default), abort (a signal of its own), kill (as kill -9), hang (for the watchdog), stop (a request
+ * to stop, as a batch system sends)
  *
  * `step` counts from 1; eval and checkpoint belong to the step before them. Where the phase can fail by itself (load,
  * eval, checkpoint), an error goes the way of a real one and is agreed upon; elsewhere it ends the job like a failed

@@ -9,57 +9,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/folders.h"
 #include "core/log.h"
+#include "core/outfile.h"
 #include "core/timer.h"
 #include "kernels/peak.h"
 #include "shoal/version.h"
 
-static sh_status make_folders(const char *path) {
-  char part[4096];
-  snprintf(part, sizeof part, "%s", path);
-  for (char *p = part + 1;; p++) {
-    if (*p != '/' && *p != 0) continue;
-    char keep = *p;
-    *p = 0;
-    if (mkdir(part, 0777) && errno != EEXIST) return sh_fail(SH_ERR_INTERNAL, "%s: %s", part, strerror(errno));
-    if (!(*p = keep)) return SH_OK;
-  }
-}
-
-/* Written beside it and renamed: a full disk leaves the old file whole. */
 static sh_status write_text(const char *folder, const char *name, const char *text) {
-  char path[4096], partial[4096 + 16];
+  char path[4096];
+  sh_outfile o;
   snprintf(path, sizeof path, "%s/%s", folder, name);
-  snprintf(partial, sizeof partial, "%s.partial", path);
-  FILE *f = fopen(partial, "w");
-  bool written = f && fputs(text, f) >= 0;
-  if (f && fclose(f)) written = false;
-  if (written && rename(partial, path) == 0) return SH_OK;
-  sh_status status = sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
-  remove(partial);
-  return status;
+  SH_TRY(sh_outfile_open(&o, path));
+  fputs(text, o.f);
+  return sh_outfile_close(&o, true);
 }
 
 /* Keep the lines of a killed run that the checkpoint knows about. */
 static sh_status drop_lines_beyond(const char *path, int64_t step) {
   FILE *f = fopen(path, "r");
   if (!f) return SH_OK;
-  char kept_path[4096 + 8], *line = NULL;
+  char *line = NULL;
   size_t room = 0;
-  snprintf(kept_path, sizeof kept_path, "%s.kept", path);
-  FILE *kept = fopen(kept_path, "w");
-  if (!kept) {
-    fclose(f);
-    return sh_fail(SH_ERR_INTERNAL, "%s: %s", kept_path, strerror(errno));
-  }
-  for (ssize_t n; (n = getline(&line, &room, f)) > 0;) {
+  sh_outfile kept;
+  sh_status status = sh_outfile_open(&kept, path);
+  for (ssize_t n; status == SH_OK && (n = getline(&line, &room, f)) > 0;) {
     const char *at = strstr(line, "\"step\":");
-    if (line[n - 1] == '\n' && at && strtoll(at + 7, NULL, 10) <= step) fputs(line, kept);
+    if (line[n - 1] == '\n' && at && strtoll(at + 7, NULL, 10) <= step) fputs(line, kept.f);
   }
+  bool unread = ferror(f) != 0;
   free(line);
   fclose(f);
-  if (fclose(kept) || rename(kept_path, path)) return sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
-  return SH_OK;
+  SH_TRY(status);
+  status = sh_outfile_close(&kept, !unread);
+  return unread ? sh_fail(SH_ERR_INTERNAL, "%s: cannot be read to its end", path) : status;
 }
 
 static const char *const run_files[] = {"ckpt", "metrics.jsonl", "config.yaml", "build.txt", "trace.json"};
@@ -103,11 +86,11 @@ static sh_status lock(sh_journal *j, const char *folder) {
 static sh_status open_files(sh_journal *j, sh_trainer *t) {
   const char *out = t->conf.train.out;
   char path[4096];
-  SH_TRY(make_folders(out));
+  SH_TRY(sh_make_folders(out, true, SH_ERR_INTERNAL));
   SH_TRY(lock(j, out));
   if (t->state.step == 0 || t->branched) SH_TRY(set_aside(out));
   snprintf(path, sizeof path, "%s/ckpt", out);
-  SH_TRY(make_folders(path));
+  SH_TRY(sh_make_folders(path, true, SH_ERR_INTERNAL));
   char *config = sh_config_text(&t->conf);
   sh_status status = write_text(out, "config.yaml", config);
   free(config);
@@ -137,19 +120,24 @@ sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
 }
 
 void sh_journal_close(sh_journal *j) {
-  if (j->file) fclose(j->file);
+  bool lost = j->file && ferror(j->file);
+  if (j->file) lost |= fclose(j->file) != 0;
+  if (lost) sh_warn("metrics.jsonl could not be written to its end: lines are missing");
   if (j->lock >= 0) close(j->lock);
   j->file = NULL, j->lock = -1;
   sh_costs_close(&j->costs);
 }
 
-bool sh_journal_tested(const sh_trainer *t) {
+bool sh_journal_tested(const sh_trainer *t, int64_t epoch) {
   char path[4096], *line = NULL;
   size_t room = 0;
   int64_t found = 0;
   snprintf(path, sizeof path, "%s/metrics.jsonl", t->conf.train.out);
   FILE *f = t->grid->world.index == 0 ? fopen(path, "r") : NULL;
-  while (f && !found && getline(&line, &room, f) > 0) found = strstr(line, "\"split\":\"test\"") != NULL;
+  while (f && !found && getline(&line, &room, f) > 0) {
+    const char *at = strstr(line, "\"split\":\"test\"") ? strstr(line, "\"epoch\":") : NULL;
+    found = at && strtoll(at + 8, NULL, 10) == epoch;
+  }
   if (f) fclose(f);
   free(line);
   sh_bcast(&t->grid->world, &found, sizeof found, 0);

@@ -28,8 +28,8 @@ void sh_journal_close(sh_journal *j);
 /* What a step cost on each rank, as tables. Collective over the world. */
 void sh_journal_conclude(sh_journal *j, sh_trainer *t);
 
-/* Whether metrics.jsonl holds a test evaluation already. Collective over the world. */
-bool sh_journal_tested(const sh_trainer *t);
+/* Whether metrics.jsonl holds this epoch's test evaluation already. Collective over the world. */
+bool sh_journal_tested(const sh_trainer *t, int64_t epoch);
 
 /* Between the two calls stands what is not training (evaluation, checkpoints): rates leave it out. */
 void sh_journal_pause(sh_journal *j);

@@ -20,7 +20,7 @@ static void ask_stop(int signal_number) {
 }
 
 void sh_train_catch_stop(void) {
-  struct sigaction action = {.sa_handler = ask_stop};
+  struct sigaction action = {.sa_handler = ask_stop, .sa_flags = SA_RESTART};
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
 }
@@ -41,15 +41,18 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
   return status;
 }
 
-/* Ranks a split for the journal; not training, so the journal's clock stands. */
+static bool asked_to_stop(void) { return stop_asked != 0; }
+
+/* Ranks a split for the journal; not training, so the journal's clock stands. SH_STOPPED when a stop was asked for. */
 static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, sh_metrics *m) {
   sh_journal_pause(j);
   sh_phase(SH_PHASE_EVAL);
-  SH_TRY(sh_agree(&t->grid->world, sh_failure_here(SH_OK)));
-  SH_TRY(sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, m));
+  sh_status status = sh_agree(&t->grid->world, sh_failure_here(SH_OK));
+  if (status == SH_OK) status = sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, asked_to_stop, m);
   sh_phase(SH_PHASE_OTHER);
-  sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, sh_journal_continue(j));
-  return SH_OK;
+  double seconds = sh_journal_continue(j);
+  if (status == SH_OK) sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, seconds);
+  return status;
 }
 
 static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "leave-one-out") != 0; }
@@ -72,8 +75,9 @@ static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
 
 /* With a validation split the test is read once, at the end, from the best checkpoint (or the last weights). */
 static sh_status final_test(sh_trainer *t, sh_journal *j) {
-  if (!two_out(t) || sh_journal_tested(t)) return SH_OK;
   bool best = t->conf.checkpoint.best && t->state.best_metric >= 0;
+  int64_t epoch = best ? t->state.best_epoch : t->state.epoch;
+  if (!two_out(t) || sh_journal_tested(t, epoch)) return SH_OK;
   if (best) {
     char path[4096 + 16], dir[4096];
     ckpt_folder(t, dir);
@@ -82,14 +86,16 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
     SH_TRY(sh_ckpt_read(&c, path, true));
   }
   sh_metrics m;
-  return rank_split(t, j, false, best ? t->state.best_epoch : t->state.epoch, &m);
+  return rank_split(t, j, false, epoch, &m);
 }
 
 static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
   const sh_config *c = &t->conf;
   bool better = false, last = *finished || (c->train.steps == 0 && t->state.epoch >= c->train.epochs);
   bool due = c->train.eval_every > 0 && t->state.epoch % c->train.eval_every == 0;
+  t->state.evaluation_due = 1; /* for the checkpoint, when a stop comes first */
   if (due || last) SH_TRY(evaluate(t, j, &better));
+  t->state.evaluation_due = 0;
   t->state.epoch_loss_sum = 0, t->state.epoch_loss_tokens = 0;
   if (c->train.patience > 0 && t->state.evals_since_best >= c->train.patience) {
     sh_info("no better %s for %lld evaluations: stopping", c->eval.metric, (long long)t->state.evals_since_best);
@@ -148,13 +154,19 @@ static bool finished_before(const sh_trainer *t) {
   return (c->steps > 0 ? t->state.step >= c->steps : t->state.epoch >= c->epochs) || patience;
 }
 
+static sh_status stopped_here(const sh_trainer *t) {
+  return sh_fail(SH_STOPPED, "stopped on request at step %lld", (long long)t->state.step);
+}
+
 sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o) {
   sh_journal j;
   sh_tracer tracer;
   SH_TRY(sh_journal_open(&j, t));
   bool finished = finished_before(t), stopped = false;
   sh_status status = sh_tracer_open(&tracer, o, &t->grid->world, t->conf.train.out);
-  if (finished)
+  if (status == SH_OK && t->state.evaluation_due)
+    status = end_of_epoch(t, &j, &finished);
+  else if (finished)
     sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
   while (!finished && !stopped && status == SH_OK) {
     sh_tracer_before(&tracer, t->state.step + 1);
@@ -163,11 +175,12 @@ sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o) {
   }
   sh_tracer_close(&tracer, status);
   sh_trainer_rewind(t);
-  if (status == SH_OK && stopped && !finished) {
+  if ((status == SH_OK && stopped && !finished) || status == SH_STOPPED) {
     status = write_checkpoint(t, &j);
-    if (status == SH_OK) status = sh_fail(SH_STOPPED, "stopped on request at step %lld", (long long)t->state.step);
+    if (status == SH_OK) status = stopped_here(t);
   } else if (status == SH_OK) {
     status = final_test(t, &j);
+    if (status == SH_STOPPED) status = stopped_here(t); /* the last checkpoint is written, the best one may be loaded */
   }
   if (status == SH_OK || status == SH_STOPPED) sh_journal_conclude(&j, t);
   sh_journal_close(&j);

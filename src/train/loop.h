@@ -6,7 +6,7 @@
 #include "train/trainer.h"
 
 /* Collective over the world. After sh_train_catch_stop (shoal/train.h) SIGTERM and SIGUSR1 ask for a stop: the step in
- * hand is finished, a checkpoint written, and SH_STOPPED returned. */
+ * hand is finished, an evaluation left for the resumed run, a checkpoint written, and SH_STOPPED returned. */
 sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o);
 
 #endif

@@ -28,9 +28,9 @@ static sh_status same_state(const sh_config *now, const sh_config *stored, const
 }
 
 /* Batches of an epoch are a function of these: inside one they must stay. */
-static sh_status same_batches(const sh_trainer *t, const sh_config *stored, const char *path) {
+static sh_status same_batches(const sh_trainer *t, const sh_config *stored, bool same_data, const char *path) {
   const sh_config *now = &t->conf;
-  const char *key = NULL;
+  const char *key = same_data ? NULL : "the data set, or how data.* cuts it,";
   if (now->batch.users != stored->batch.users) key = "batch.users";
   if (now->batch.tokens != stored->batch.tokens) key = "batch.tokens";
   if (strcmp(now->data.split, stored->data.split) != 0) key = "data.split";
@@ -44,16 +44,17 @@ static sh_status same_batches(const sh_trainer *t, const sh_config *stored, cons
 }
 
 /* The best evaluation so far means nothing under another yardstick, or when its checkpoint is not at hand. */
-static sh_status keep_or_forget_best(sh_trainer *t, const sh_config *stored, bool same_folder) {
+static sh_status keep_or_forget_best(sh_trainer *t, const sh_config *stored, bool same_data, bool same_folder) {
   const sh_config *now = &t->conf;
   char dir[4096], best[4096 + 16];
   snprintf(dir, sizeof dir, "%s/ckpt", now->train.out);
   snprintf(best, sizeof best, "%s/best.h5", dir);
   int64_t there = access(best, F_OK) == 0;
   sh_bcast(&t->grid->world, &there, sizeof there, 0);
-  bool same_yardstick = !strcmp(now->eval.metric, stored->eval.metric) &&
-                        !strcmp(now->eval.filter, stored->eval.filter) &&
-                        !strcmp(now->data.split, stored->data.split) && now->eval.top == stored->eval.top;
+  bool same_yardstick =
+      same_data && !strcmp(now->eval.metric, stored->eval.metric) && !strcmp(now->eval.filter, stored->eval.filter) &&
+      !strcmp(now->data.split, stored->data.split) && now->eval.top == stored->eval.top &&
+      now->data.valid_quantile == stored->data.valid_quantile && now->data.test_quantile == stored->data.test_quantile;
   bool wanted = now->checkpoint.best && t->state.best_metric >= 0;
   if (!same_yardstick || !same_folder) {
     t->state.best_metric = -1, t->state.best_epoch = 0, t->state.evals_since_best = 0;
@@ -105,7 +106,10 @@ sh_status sh_resume(sh_trainer *t, const char *from) {
   SH_TRY(same_state(&t->conf, &stored, path));
   sh_ckpt_content c = sh_trainer_content(t);
   SH_TRY(sh_ckpt_read(&c, path, false));
-  SH_TRY(same_batches(t, &stored, path));
+  int64_t samples = (int64_t)t->samples.digest;
+  bool same_data = t->state.samples == 0 || t->state.samples == samples;
+  t->state.samples = samples;
+  SH_TRY(same_batches(t, &stored, same_data, path));
   if (t->state.step_in_epoch > 0 && t->state.step_in_epoch >= sh_loader_steps(&t->loader, t->state.epoch))
     return sh_fail(SH_ERR_DATA, "%s stands at batch %lld of epoch %lld, and %s gives %lld: another data set?", path,
                    (long long)t->state.step_in_epoch, (long long)t->state.epoch, t->data.path,
@@ -113,7 +117,7 @@ sh_status sh_resume(sh_trainer *t, const char *from) {
   if (sh_config_differs(&t->conf, &stored, "data loss batch optim table eval", what, sizeof what))
     sh_info("resuming with changed settings: %s", what);
   t->branched = from != NULL;
-  SH_TRY(keep_or_forget_best(t, &stored, from == NULL));
+  SH_TRY(keep_or_forget_best(t, &stored, same_data, from == NULL));
   sh_info("resumed %s: step %lld, epoch %lld", path, (long long)t->state.step, (long long)t->state.epoch);
   return SH_OK;
 }

@@ -216,7 +216,7 @@ static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
     return sh_fail(SH_ERR_USAGE, "--split valid: data.split leave-one-out has no validation");
   sh_metrics m;
   double start = sh_now();
-  SH_TRY(sh_evaluate_split(t, strcmp(split, "valid") ? SH_QUERY_TEST : SH_QUERY_VALID, &m));
+  SH_TRY(sh_evaluate_split(t, strcmp(split, "valid") ? SH_QUERY_TEST : SH_QUERY_VALID, NULL, &m));
   sh_status status = SH_OK;
   if (t->grid->world.index == 0) {
     if (m.n == 0)

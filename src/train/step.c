@@ -100,7 +100,7 @@ sh_status sh_train_step(sh_trainer *t, bool stop, sh_step_report *report) {
                              .stop_votes = (int64_t)sums[3],
                              .flops = sums[4]};
   if (!isfinite(report->loss) || !isfinite(norm))
-    return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step, report->loss,
+    return sh_fail(SH_ERR_DIVERGED, "step %lld: loss %g, gradient norm %g", (long long)t->state.step + 1, report->loss,
                    norm);
   sh_phase(SH_PHASE_UPDATE);
   double clip_scale = sh_clip_scale(t->conf.optim.clip, norm);

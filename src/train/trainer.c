@@ -153,6 +153,7 @@ sh_status sh_trainer_create(sh_trainer *t, const sh_config *conf, sh_grid *grid)
   t->total_steps = total_steps(t);
   SH_TRY(check_schedule(t));
   t->state.best_metric = -1;
+  t->state.samples = (int64_t)t->samples.digest;
   return SH_OK;
 }
 

@@ -7,7 +7,8 @@ awk 'BEGIN { for (u = 1; u <= 60; u++) { line = "u" u; for (k = 0; k < 8; k++) l
                                          print line } }' >"$dir/a.txt"
 sort -r "$dir/a.txt" >"$dir/b.txt"
 sed 's/ it/ zz/g' "$dir/a.txt" >"$dir/c.txt"
-for d in a b c; do "$shoal" prepare --format sequences "$dir/$d.txt" --out "$dir/$d.h5" >/dev/null || exit 1; done
+{ cat "$dir/a.txt"; echo "more it7 it8 it11 it7 it8 it11"; } >"$dir/d.txt" # the same items in the same order
+for d in a b c d; do "$shoal" prepare --format sequences "$dir/$d.txt" --out "$dir/$d.h5" >/dev/null || exit 1; done
 set -- data.path="$dir/a.h5" model.width=8 model.layers=1 model.max_len=20 loss.negatives=8 batch.users=16 train.log_every=4
 
 # Inside an epoch the batches must stay; between epochs they may change.
@@ -18,6 +19,8 @@ for ranks in 1 2; do
     key=${change%=*}
     expect $ranks 2 "$key cannot change there" resume "$@" train.out="$dir/run" train.steps=9 $change
   done
+  expect $ranks 2 "the data set, or how data.* cuts it, cannot change there" resume "$@" train.out="$dir/run" \
+    train.steps=9 data.path="$dir/d.h5"
   expect $ranks 2 "table.optim was adam_dense" resume "$@" train.out="$dir/run" train.steps=9 table.optim=sgd
   expect $ranks 0 "" resume "$@" train.out="$dir/run" train.steps=8 optim.lr=1e-4
   expect $ranks 0 "" resume "$@" train.out="$dir/run" train.steps=12 batch.users=30

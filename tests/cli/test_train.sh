@@ -81,6 +81,29 @@ stop() { # signal process name
 stop TERM pid.1 "SIGTERM to rank 1"
 stop USR1 mpirun.pid "SIGUSR1 to mpirun"
 
+# A stop that comes while an evaluation is due or running, the last one, too: it is the resumed run's.
+for where in 26:1 156:0; do
+  out=$dir/evaluating.${where%:*}
+  export SHOAL_FAIL="eval:$where:stop"
+  expect 2 75 "stopped on request at step ${where%:*}" train "$dir/run.yaml" train.out="$out"
+  unset SHOAL_FAIL
+  expect 2 0 "" resume "$dir/run.yaml" train.out="$out"
+  ended "$out" 2 "a stop in the evaluation behind step ${where%:*}"
+done
+
+# A run that goes on after its test is tested again, unless the same checkpoint is still the best.
+expect 1 0 "" train "$dir/run.yaml" train.out="$dir/longer" train.epochs=1
+expect 1 0 "" resume "$dir/run.yaml" train.out="$dir/longer" train.epochs=3
+expect 1 0 "" resume "$dir/run.yaml" train.out="$dir/longer" train.epochs=3
+tests=$(sed -n 's/.*"split":"test".*"epoch":\([0-9]*\).*/\1/p' "$dir/longer/metrics.jsonl" | tr '\n' ' ')
+case $tests in "1 2 " | "1 3 ") ;; *) complain "the epochs tested are '$tests', expected the first and a better one" ;; esac
+
+# Where the environment asks for teams within teams.
+OMP_NUM_THREADS=2,2
+expect 1 0 "" train "$dir/run.yaml" train.out="$dir/nested"
+ended "$dir/nested" 1 "OMP_NUM_THREADS=2,2"
+OMP_NUM_THREADS=1
+
 # Whatever dies at any moment. Checkpoints are written all the time, so some die in the middle of one.
 out=$dir/killed
 kills=${2:-4}

@@ -29,6 +29,9 @@ END
     complain "no warning, or not one, of a group on two hosts"
 fi
 
+# as many layers as there may be
+expect 2 0 "" train "$dir/run.yaml" train.out="$dir/deep" model.layers=512 model.width=4 train.steps=1 parallel.tensor=2
+
 # its checkpoint on other grids
 expect 1 0 "" eval "$dir/shared/ckpt/latest.h5"
 grep 'HR@' "$dir/out" >"$dir/want"

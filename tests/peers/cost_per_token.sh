@@ -32,7 +32,7 @@ for length in 50 100 200 400 800 1600 4096; do
   echo "length-$length model.max_len=$length bench.length=$length batch.users=$((16384 / length)) bench.steps=4"
 done >>"$dir/shapes"
 
-# The best round of each: name, tokens, seconds of a step, of its optimiser, of attention in all layers and heads.
+# A line a shape and round: name, tokens, seconds of a step, of its optimiser, of attention in all layers and heads.
 figures() {
   sed 's/{"section"/\n&/g' "$dir/json" | awk '
     function value(key) { return match($0, "\"" key "\":\"?[^\",}]*") ? substr($0, RSTART, RLENGTH) : "" }
@@ -53,11 +53,11 @@ while [ "$i" -le "$times" ]; do
 done
 awk 'BEGIN { print "against,at,tokens,step_ms,optimiser_ms,attention_ms,us_per_token,us_per_token_without_attention" }
   { cost = ($3 - $4) / $2 }
-  !($1 in best) || cost < best[$1] { if (!($1 in best)) order[++n] = $1
-    best[$1] = cost; split($1, at, "-")
-    line[$1] = sprintf("%s,%d,%.0f,%.3f,%.3f,%.3f,%.3f,%.3f", at[1], at[2], $2, 1e3 * $3, 1e3 * $4, 1e3 * $5, 1e6 * cost,
-                       1e6 * (cost - $5 / $2)) }
-  END { for (i = 1; i <= n; i++) print line[order[i]] }' "$dir/rounds" >"$out/cost_per_token.csv" || exit 1
+  !($1 in best) { order[++n] = $1; split($1, at, "-"); head[$1] = sprintf("%s,%d,%.0f", at[1], at[2], $2) }
+  !($1 in best) || cost < best[$1] { best[$1] = cost; step[$1] = sprintf("%.3f,%.3f", 1e3 * $3, 1e3 * $4) }
+  !($1 in pairs) || $5 < pairs[$1] { pairs[$1] = $5; part[$1] = $5 / $2 }
+  END { for (i = 1; i <= n; i++) { k = order[i]
+          printf "%s,%s,%.3f,%.3f,%.3f\n", head[k], step[k], 1e3 * pairs[k], 1e6 * best[k], 1e6 * (best[k] - part[k]) } }' "$dir/rounds" >"$out/cost_per_token.csv" || exit 1
 
 grep '^users' "$out/cost_per_token.csv" >"$dir/users"
 grep '^length' "$out/cost_per_token.csv" >"$dir/length"

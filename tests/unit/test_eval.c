@@ -327,7 +327,7 @@ static void check(const sh_config *c, sh_query_kind kind, const char *kernels) {
   for (int64_t v = 4; v + 6 < t.data.items; v += 6)
     memcpy(t.item.rows + (size_t)sh_table_local(&t.item, v + 6) * D,
            t.item.rows + (size_t)sh_table_local(&t.item, v % 12) * D, D * sizeof(float));
-  assert_int_equal(sh_evaluate_split(&t, kind, &got), SH_OK);
+  assert_int_equal(sh_evaluate_split(&t, kind, NULL, &got), SH_OK);
   want = by_definition(&t, kind);
   assert_true(want.n > 5);
   assert_same(&got, &want, &t);
