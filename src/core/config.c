@@ -205,7 +205,7 @@ static bool parse_bool(const char *text, bool *out) {
 static bool is_one_of(const char *text, const char *names) {
   size_t n = strlen(text);
   for (const char *p = names; n && p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
-    if (!strncmp(p, text, n) && (p[n] == '|' || !p[n])) return true;
+    if (strcspn(p, "|") == n && !memcmp(p, text, n)) return true;
   return false;
 }
 

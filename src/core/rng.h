@@ -42,18 +42,19 @@ static inline sh_philox sh_philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uin
 }
 
 /* The four numbers of elements 4*quad .. 4*quad+3 at (when, sample, position). The 64-bit sample id is folded: its
- * high half enters the counter word of `quad`'s high bits, which no element index reaches. */
+ * high half enters the high bits of `quad`, which elements beyond 262,143 reach, too: such an element of a sample below
+ * 2^32 draws what an early element of one beyond draws. Both need not be feared at once. */
 static inline sh_philox sh_random4(uint32_t seed, uint32_t site, uint32_t when, int64_t sample, uint32_t position,
                                    uint32_t quad) {
   uint32_t high = (uint32_t)((uint64_t)sample >> 32);
   return sh_philox4x32(when, (uint32_t)sample, position, quad ^ (high << 16), seed, site);
 }
 
-/* (0, 1], [0, 1): 24-bit uniforms, exact in float. */
-static inline float sh_uniform_open0(uint32_t r) { return (float)((r >> 8) + 1u) * 0x1p-24f; }
+/* [0, 1): a 24-bit uniform, exact in float. */
 static inline float sh_uniform(uint32_t r) { return (float)(r >> 8) * 0x1p-24f; }
 
-/* An integer in [0, n), n < 2^32, by multiplication (bias < n / 2^32). */
+/* An integer in [0, n), n < 2^32, by multiplication: each with a chance of 1/n within 2^-32, which is 1 in 4,000 of it
+ * for a million integers and a quarter of it for a billion. */
 static inline uint32_t sh_below(uint32_t r, uint32_t n) { return (uint32_t)(((uint64_t)r * n) >> 32); }
 
 /* Two independent standard normals (Box-Muller, double inside). */

@@ -88,6 +88,7 @@ int sh_threads_setup(int64_t wanted) {
     if (n < 1) n = 1;
   }
   omp_set_num_threads(n);
+  omp_set_max_active_levels(1); /* a loop inside another's team is that thread's alone, whatever OMP_* says */
   return n;
 }
 

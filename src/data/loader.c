@@ -152,6 +152,11 @@ static sh_status read_sequence(const reading *r, const sh_sample *sample, const 
 static sh_status read_sequences(const reading *r, const sh_sample *sample, int64_t B, int64_t T, sh_arena *arena,
                                 columns *c) {
   int64_t longest = 0, failed = B;
+  if (T > INT32_MAX)
+    return sh_fail(SH_ERR_USAGE,
+                   "a batch of %lld tokens on one rank, expected fewer than 2^31: lower batch.users (or "
+                   "eval.users), or take more ranks",
+                   (long long)T);
   *c = new_columns(B, T, r->data->has_time, arena);
   c->offsets[0] = 0;
   for (int64_t s = 0; s < B; s++) {

@@ -10,20 +10,23 @@
 #include "dist/models.h"
 #include "dist/tensor.h"
 
+enum { GROW = 64 }; /* calls and slots that a model is given room for at a time */
+
 int sh_build_slot(sh_model *m, int width, const char *fmt, ...) {
-  assert(m->nslots < SH_MODEL_SLOTS);
+  if (m->nslots % GROW == 0) m->slot = sh_realloc(m->slot, sizeof *m->slot * (size_t)(m->nslots + GROW));
   sh_slot *s = &m->slot[m->nslots];
+  *s = (sh_slot){.width = width};
   va_list args;
   va_start(args, fmt);
   vsnprintf(s->name, sizeof s->name, fmt, args);
   va_end(args);
-  s->width = width;
   return m->nslots++;
 }
 
 void sh_build_call(sh_model *m, const sh_layer_ops *ops, const char *name, const void *conf, int nin, const int *in,
                    int nout, const int *out) {
-  assert(m->ncalls < SH_MODEL_CALLS && nin <= SH_CALL_SLOTS && nout <= SH_CALL_SLOTS);
+  assert(nin <= SH_CALL_SLOTS && nout <= SH_CALL_SLOTS);
+  if (m->ncalls % GROW == 0) m->call = sh_realloc(m->call, sizeof *m->call * (size_t)(m->ncalls + GROW));
   sh_call *k = &m->call[m->ncalls];
   *k = (sh_call){.nin = nin, .nout = nout};
   k->layer = (sh_layer){.ops = ops, .site = (uint32_t)m->nsites, .part = m->params.part, .parts = m->params.parts};
@@ -85,8 +88,6 @@ static sh_recompute recompute_of(const sh_conf_model *conf) {
 
 sh_status sh_model_create(sh_model *m, const sh_conf_model *conf, const sh_axis *tensor, bool sequence) {
   *m = (sh_model){.width = (int)conf->width, .recompute = recompute_of(conf), .tensor = tensor, .sequence = sequence};
-  m->call = sh_calloc(SH_MODEL_CALLS, sizeof *m->call);
-  m->slot = sh_calloc(SH_MODEL_SLOTS, sizeof *m->slot);
   sh_params_create(&m->params, tensor ? tensor->index : 0, tensor ? tensor->size : 1);
   sh_model_build build = sh_model_find(conf->name);
   if (!build) return sh_fail(SH_ERR_USAGE, "model.name: no model is called %s", conf->name);

@@ -23,8 +23,6 @@ typedef struct sh_slot {
   bool sliced; /* rows are dealt to the tensor axis (sh_deal_first); else each part has all */
 } sh_slot;
 
-enum { SH_MODEL_CALLS = 2048, SH_MODEL_SLOTS = 4096 };
-
 typedef struct sh_model {
   sh_params params;
   const sh_axis *tensor; /* NULL: alone */

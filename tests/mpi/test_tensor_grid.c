@@ -51,7 +51,7 @@ static bool train_between(outcome *o, const sh_config *c, sh_grid *g, const char
   if (good && to) good = sh_ckpt_write(&content, to) == SH_OK;
   if (good && !to) {
     train_keep(&o->run, &t);
-    good = sh_evaluate_split(&t, SH_QUERY_TEST, &o->metrics) == SH_OK;
+    good = sh_evaluate_split(&t, SH_QUERY_TEST, NULL, &o->metrics) == SH_OK;
   }
   if (!good) fprintf(mpi_verdict_out, "%s\n", sh_error_message());
   sh_trainer_destroy(&t);

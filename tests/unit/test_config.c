@@ -93,6 +93,8 @@ static void test_wrong_type(void **state) {
   bad_text("loss:\n  l2_norm: 1\n", "x.yaml:2: loss.l2_norm: found '1', expected true or false");
   bad_text("model:\n  name: hsut\n",
            "x.yaml:2: model.name: found 'hsut', expected one of sasrec|hstu|fuxi-alpha|fuxi-beta; nearest is hstu");
+  bad_text("model:\n  name: sasrec|hstu\n",
+           "x.yaml:2: model.name: found 'sasrec|hstu', expected one of sasrec|hstu|fuxi-alpha|fuxi-beta");
   bad_text("model:\n  name: fuxi\n", "x.yaml:2: model.name: found 'fuxi', expected one of "
                                      "sasrec|hstu|fuxi-alpha|fuxi-beta");
   bad_text("model:\n  layers: [1, 2]\n", "x.yaml:2: model.layers: found a list, expected one value");
