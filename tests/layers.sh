@@ -1,6 +1,7 @@
 #!/bin/sh
 # tests/layers.sh [ROOT]: the rules of LAYERS. A file includes only what its folder may, the order is downward, and
-# <mpi.h>, <hdf5.h> and ScaLAPACK appear only under mpi/, tests/ and in include/shoal/shoal_mpi.h.
+# <mpi.h>, <hdf5.h> and ScaLAPACK appear only under mpi/, tests/ and in include/shoal/shoal_mpi.h; what shoal/shoal.h
+# includes can be compiled, as C and as C++, without them.
 cd "${1:-$(dirname "$0")/..}" || exit 1
 find include src mpi jobs -name '*.[ch]' -o -name '*.def' | sort >"${TMPDIR:-/tmp}/shoal-layers.$$"
 awk -v list="${TMPDIR:-/tmp}/shoal-layers.$$" '
@@ -76,5 +77,8 @@ END {
   exit bad || !files ? 1 : 0
 }' LAYERS
 status=$?
+for language in c c++; do # the public interface stands alone
+  echo '#include "shoal/shoal.h"' | ${CC:-cc} -Iinclude -Wall -Werror -fsyntax-only -x $language - || status=1
+done
 rm -f "${TMPDIR:-/tmp}/shoal-layers.$$"
 exit $status

@@ -4,15 +4,17 @@
 
 #include <stdio.h>
 
-#include "shoal/shoal_mpi.h"
+#include "shoal/status.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+struct sh_world;
+
 /* Print one line a check ("ok", "note" or "bad") on rank 0 and return SH_ERR_INTERNAL when a check is bad. `folder` is
  * where runs will be written. Collective over the world. */
-sh_status sh_doctor(sh_world *w, const char *folder, FILE *out);
+sh_status sh_doctor(struct sh_world *w, const char *folder, FILE *out);
 
 #ifdef __cplusplus
 }

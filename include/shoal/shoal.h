@@ -6,6 +6,8 @@
 #include "shoal/checkpoint.h"
 #include "shoal/data.h"
 #include "shoal/doctor.h"
+#include "shoal/names.h"
+#include "shoal/scaling.h"
 #include "shoal/status.h"
 #include "shoal/synth.h"
 #include "shoal/train.h"

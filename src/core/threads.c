@@ -64,8 +64,9 @@ int sh_node_cores(void) {
 }
 
 int sh_node_ranks(void) {
-  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS_PER_NODE"};
-  for (int i = 0; i < 3; i++) {
+  static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE",
+                                      "SLURM_NTASKS_PER_NODE"}; /* the third: "4(x2),3", of the nodes in turn */
+  for (int i = 0; i < 4; i++) {
     const char *text = getenv(names[i]);
     int n = text ? atoi(text) : 0;
     if (n > 0) return n;

@@ -17,7 +17,8 @@ void sh_loader_create(sh_loader *l, const sh_samples *s, const sh_conf_batch *co
                    .micro = (int)conf->accumulate,
                    .linear = 1,
                    .request_time = request_time,
-                   .epoch = -1};
+                   .epoch = -1,
+                   .left_epoch = -1};
   sh_order_create(&l->order, s->n, shuffle_block);
 }
 
@@ -52,6 +53,7 @@ static void cut_by_tokens(sh_loader *l) {
 
 static void enter_epoch(sh_loader *l, int64_t epoch) {
   if (l->epoch == epoch) return;
+  l->left_epoch = l->epoch, l->left_steps = l->steps;
   sh_order_epoch(&l->order, l->seed, (uint32_t)epoch);
   l->epoch = epoch;
   l->steps = (l->samples->n + l->users - 1) / l->users;
@@ -59,6 +61,7 @@ static void enter_epoch(sh_loader *l, int64_t epoch) {
 }
 
 int64_t sh_loader_steps(sh_loader *l, int64_t epoch) {
+  if (epoch == l->left_epoch) return l->left_steps; /* its last batches are trained on while the next epoch is read */
   enter_epoch(l, epoch);
   return l->steps;
 }
@@ -80,19 +83,30 @@ static int descending(const void *a, const void *b) {
   return x < y ? 1 : x > y ? -1 : 0;
 }
 
+/* Bins as a heap, the lightest first, of equals the first. */
+static bool lighter(const double *load, int a, int b) { return load[a] < load[b] || (load[a] == load[b] && a < b); }
+static void sink_first(const double *load, int *heap, int n) {
+  int bin = heap[0], at = 0;
+  for (int child; (child = 2 * at + 1) < n; at = child) {
+    if (child + 1 < n && lighter(load, heap[child + 1], heap[child])) child++;
+    if (!lighter(load, heap[child], bin)) break;
+    heap[at] = heap[child];
+  }
+  heap[at] = bin;
+}
+
 /* bin[i] for n samples; returns the imbalance. Equal costs go by place in the batch, so every rank deals alike. */
 static double deal(sh_loader *l, int64_t n, sh_arena *arena) {
-  int bins = l->ranks * l->micro;
+  int bins = l->ranks * l->micro, *heap = SH_ARENA_NEW(arena, int, bins);
   double *load = SH_ARENA_ZNEW(arena, double, bins), total = 0, top = 0;
   for (int64_t i = 0; i < n; i++) l->by_cost[i] = ((int64_t)l->sample[i].length << 32) | (n - 1 - i);
   qsort(l->by_cost, (size_t)n, sizeof(int64_t), descending);
+  for (int b = 0; b < bins; b++) heap[b] = b;
   for (int64_t k = 0; k < n; k++) {
     int64_t i = n - 1 - (l->by_cost[k] & 0xffffffff);
-    int best = 0;
-    for (int b = 1; b < bins; b++)
-      if (load[b] < load[best]) best = b;
-    l->bin[i] = best;
-    load[best] += cost_of(l, l->sample[i].length);
+    l->bin[i] = heap[0];
+    load[heap[0]] += cost_of(l, l->sample[i].length);
+    sink_first(load, heap, bins);
   }
   for (int b = 0; b < bins; b++) {
     total += load[b];

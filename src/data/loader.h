@@ -20,6 +20,7 @@ typedef struct sh_loader {
   bool request_time;
   int64_t epoch;     /* of `order` and `start`; -1 before the first */
   int64_t steps;     /* of this epoch */
+  int64_t left_epoch, left_steps; /* of the one before it */
   int64_t *start;    /* batch.tokens: [steps+1] first position of each batch; else NULL */
   sh_sample *sample; /* [largest batch] */
   int32_t *bin;

@@ -125,9 +125,3 @@ void sh_transpose(int64_t M, int64_t N, const float *A, int64_t lda, float *B, i
   for (int64_t m = m4; m < M; m++)
     for (int64_t n = 0; n < N; n++) B[n * ldb + m] = A[m * lda + n];
 }
-
-const char *sh_gemm_name(void) {
-  static char name[64];
-  snprintf(name, sizeof name, "libxsmm %s (%s)", LIBXSMM_VERSION, libxsmm_get_target_arch());
-  return name;
-}

@@ -27,6 +27,4 @@ void sh_unit_copies_rounded(int64_t n, int64_t width, bool l2_norm, float eps, c
 /* B[N x M] = A[M x N]^T. */
 void sh_transpose(int64_t M, int64_t N, const float *A, int64_t lda, float *B, int64_t ldb);
 
-/* Name of the library and code path, for --version and bench: "libxsmm 1.17 (cpx)". */
-const char *sh_gemm_name(void);
 #endif

@@ -130,7 +130,7 @@ static void check_folder(doctor *d, const char *folder) {
   say(d, writable ? "ok" : "bad", "folder", "%s: %.1f GiB free%s", folder, gib, writable ? "" : ", NOT WRITABLE");
 }
 
-sh_status sh_doctor(sh_world *w, const char *folder, FILE *out) {
+sh_status sh_doctor(struct sh_world *w, const char *folder, FILE *out) {
   sh_grid g;
   SH_TRY(sh_grid_create(&g, sh_world_comm(w), 1));
   doctor d = {.out = g.world.index == 0 ? out : NULL};

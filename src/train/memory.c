@@ -51,7 +51,10 @@ static int64_t table_bytes(const sh_config *c, const sh_memory_shape *s) {
   const sh_row_optim_info *info = sh_row_optim_get((sh_row_optim)sh_row_optim_find(c->table.optim));
   int64_t own = (s->items + s->ranks - 1) / s->ranks, floats = c->model.width;
   for (int k = 0; k < info->states; k++) floats += info->state_wide[k] ? c->model.width : 1;
-  return own * (floats + 2) * FLOAT + s->items * (int64_t)(sizeof(int32_t) + sizeof(int64_t));
+  bool counts = loss_is(c, "in-batch") || (loss_is(c, "shared") && !strcmp(c->loss.sampler, "popularity"));
+  int64_t item = 3 * (int64_t)sizeof(int64_t) + (int64_t)sizeof(int32_t); /* candidate, count, position; its place in an evaluation */
+  if (counts) item += 2 * (int64_t)sizeof(int64_t);
+  return own * (floats + 2) * FLOAT + s->items * item;
 }
 
 /* Inside one call: gradients of what its tape holds, prepared weights, partial sums of weight gradients and

@@ -23,6 +23,7 @@
 #include "data/time_runs.h"
 #include "golden/golden_check.h"
 #include "nn/loss_rows.h"
+#include "support/skipped.h"
 
 /* User vectors of inputs0 after three steps, by the last-token pass and by the full one. [B x ld], normalised. */
 static float *user_vectors(sh_golden_run *r, bool last_only) {
@@ -144,10 +145,7 @@ static void test_bucket_bounds_of_file(void **state) {
 
 static void test_skipped(void **state) {
   (void)state;
-  fprintf(stderr,
-          "\n*** SKIPPED: the vectors of the authors' code are not checked. Set SHOAL_TEST_DATA to the folder that "
-          "holds golden/. ***\n\n");
-  skip();
+  SKIP_TEST("the vectors of the authors' code are not checked. Set SHOAL_TEST_DATA to the folder that holds golden/.");
 }
 
 static void test_none_found(void **state) {
@@ -217,5 +215,5 @@ int main(void) {
   } else {
     add(test_skipped, "", "", "vectors of the authors' code");
   }
-  return _cmocka_run_group_tests("golden", tests, ntests, NULL, NULL);
+  return with_skipped(_cmocka_run_group_tests("golden", tests, ntests, NULL, NULL));
 }

@@ -19,6 +19,7 @@
 #include "shoal/checkpoint.h"
 #include "support/checkpoint_content.h"
 #include "support/folder.h"
+#include "support/skipped.h"
 
 static sh_grid alone;
 static FILE *nowhere;
@@ -285,10 +286,8 @@ static void full_disk(void **state) {
   char mount_point[512], latest[600];
   snprintf(mount_point, sizeof mount_point, "%s", in_folder("small-disk"));
   mkdir(mount_point, 0777);
-  if (mount("tmpfs", mount_point, "tmpfs", 0, "size=3m") != 0) {
-    print_message("SKIPPED: no tmpfs can be mounted here (%s)\n", strerror(errno));
-    skip();
-  }
+  if (mount("tmpfs", mount_point, "tmpfs", 0, "size=3m") != 0)
+    SKIP_TEST("no disk is filled: no tmpfs can be mounted here (%s)", strerror(errno));
   snprintf(latest, sizeof latest, "%s/latest.h5", mount_point);
   sh_status first = write_one(mount_point, 1, 0);
   if (first == SH_OK) check_refused(mount_point, latest);
@@ -362,5 +361,5 @@ int main(int argc, char **argv) {
       cmocka_unit_test_setup_teardown(no_permission_or_no_folder, setup, teardown),
       cmocka_unit_test_setup_teardown(killed_writer, setup, teardown),
   };
-  return cmocka_run_group_tests_name("checkpoint damage", tests, NULL, NULL);
+  return with_skipped(cmocka_run_group_tests_name("checkpoint damage", tests, NULL, NULL));
 }

@@ -1,5 +1,6 @@
 /* shoal prepare on real files, where SHOAL_TEST_DATA names a folder with data/ml-1m and others; skipped elsewhere. */
 #include "prepare_files.h"
+#include "support/skipped.h"
 
 typedef struct real_set {
   const char *format, *columns, *items;
@@ -38,10 +39,7 @@ static const real_set sets[] = {
 static void published_counts(void **state) {
   (void)state;
   const char *root = getenv("SHOAL_TEST_DATA");
-  if (!root) {
-    fprintf(stderr, "SKIPPED: SHOAL_TEST_DATA is not set: no real data to prepare\n");
-    skip();
-  }
+  if (!root) SKIP_TEST("no real data is prepared: SHOAL_TEST_DATA is not set");
   for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
     const real_set *s = &sets[i];
     char file[4][512];
@@ -73,5 +71,5 @@ static void published_counts(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(published_counts)};
-  return cmocka_run_group_tests(tests, folder_make, folder_remove);
+  return with_skipped(cmocka_run_group_tests(tests, folder_make, folder_remove));
 }
