@@ -1,6 +1,7 @@
 #include "shoal/doctor.h"
 
 #include "common.h"
+#include "shoal/shoal_mpi.h"
 
 static const char *folder = ".";
 static const sh_option options[] = {
@@ -20,7 +21,7 @@ sh_status sh_job_doctor(int argc, char **argv) {
   sh_arguments a;
   SH_TRY(sh_arguments_read(&usage, argc, argv, &a));
   if (a.help) return SH_OK;
-  struct sh_world *world;
+  sh_world *world;
   SH_TRY(sh_world_start(&argc, &argv, false, &world));
   sh_status status = sh_doctor(world, folder, stdout);
   sh_world_finish(world);

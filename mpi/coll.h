@@ -40,8 +40,9 @@ void sh_alltoall_i64(const sh_axis *axis, const int64_t *send, int64_t *recv);
 /* Operations under way: each begins here and ends with sh_request_end; in between mpi/progress.h advances it. A request
  * holds one at a time; several requests may be open. All ranks of an axis begin the same operations in the same order
  * and may end them in any; what blocks (sh_barrier, sh_sum_f32, ...) stands at the same place between their begins and
- * ends on all ranks, since a rank inside it moves none on. Arrays, except counts, stay untouched until the end. On an axis of size 1 they copy or do
- * nothing. Float sums are a fixed tree over the ranks' places: neither nodes nor timing change a bit. */
+ * ends on all ranks, since a rank inside it moves none on. Arrays, except counts, stay untouched until the end. On an
+ * axis of size 1 they copy or do nothing. Float sums are a fixed tree over the ranks' places: neither nodes nor timing
+ * change a bit. */
 typedef struct sh_request sh_request;
 sh_request *sh_request_new(void);
 void sh_request_free(sh_request *r);

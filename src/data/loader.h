@@ -18,11 +18,11 @@ typedef struct sh_loader {
   int rank, ranks, micro;
   double linear, quadratic; /* cost of a token, of a (token, token) pair */
   bool request_time;
-  int64_t epoch;     /* of `order` and `start`; -1 before the first */
-  int64_t steps;     /* of this epoch */
+  int64_t epoch;                  /* of `order` and `start`; -1 before the first */
+  int64_t steps;                  /* of this epoch */
   int64_t left_epoch, left_steps; /* of the one before it */
-  int64_t *start;    /* batch.tokens: [steps+1] first position of each batch; else NULL */
-  sh_sample *sample; /* [largest batch] */
+  int64_t *start;                 /* batch.tokens: [steps+1] first position of each batch; else NULL */
+  sh_sample *sample;              /* [largest batch] */
   int32_t *bin;
   int64_t *by_cost;
   int64_t capacity;

@@ -52,7 +52,8 @@ static int64_t table_bytes(const sh_config *c, const sh_memory_shape *s) {
   int64_t own = (s->items + s->ranks - 1) / s->ranks, floats = c->model.width;
   for (int k = 0; k < info->states; k++) floats += info->state_wide[k] ? c->model.width : 1;
   bool counts = loss_is(c, "in-batch") || (loss_is(c, "shared") && !strcmp(c->loss.sampler, "popularity"));
-  int64_t item = 3 * (int64_t)sizeof(int64_t) + (int64_t)sizeof(int32_t); /* candidate, count, position; its place in an evaluation */
+  int64_t item = 3 * (int64_t)sizeof(int64_t) +
+                 (int64_t)sizeof(int32_t); /* candidate, count, position; its place in an evaluation */
   if (counts) item += 2 * (int64_t)sizeof(int64_t);
   return own * (floats + 2) * FLOAT + s->items * item;
 }

@@ -1,5 +1,5 @@
-/* support/skipped.h: tests that lack what they need. One says so and is skipped; a program ends with 77, which counts as
- * skipped, when some test was and none failed. */
+/* support/skipped.h: tests that lack what they need. One says so and is skipped; a program ends with 77, which counts
+ * as skipped, when some test was and none failed. */
 #ifndef SH_TESTS_SKIPPED_H
 #define SH_TESTS_SKIPPED_H
 

@@ -32,7 +32,8 @@ typedef struct oracle {
 static void oracle_open(oracle *o, const char *group) {
   const char *folder = getenv("SHOAL_TEST_DATA");
   if (!folder || !*folder)
-    SKIP_TEST("ranks are not compared with the authors' evaluator. Set SHOAL_TEST_DATA to the folder that holds golden/.");
+    SKIP_TEST(
+        "ranks are not compared with the authors' evaluator. Set SHOAL_TEST_DATA to the folder that holds golden/.");
   char path[512];
   snprintf(path, sizeof path, "%s/golden/eval_oracle.h5", folder);
   *o = (oracle){.file = sh_golden_open(path), .group = group};
@@ -47,7 +48,6 @@ static void oracle_open(oracle *o, const char *group) {
   o->k = (int64_t)sh_golden_number(at, "k");
   o->filter = sh_golden_number(at, "filter_seen") != 0;
   H5Gclose(at);
-  return true;
 }
 
 static void oracle_close(oracle *o) {

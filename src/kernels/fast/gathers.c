@@ -8,9 +8,9 @@
 #include "kernels/fast/vec.h"
 
 /* Rows asked for before they are needed; candidates scored together, which stay in L1 for the weighted sum after; most
- * sums at a time. */
+ * sums at a time: eight registers. */
 #define ALIGNED __attribute__((aligned(64))) /* what is stored whole and read again at once */
-enum { AHEAD = 8, GROUP = 16, MOST = 8 };
+enum { AHEAD = 8, GROUP = 16, MOST = LANES / 2 };
 /* `vectors` and `vector` count vectors of a copy: of 16 floats, COPY_COLUMNS columns. */
 
 /* Narrow rows to L1; wide ones to L2, or they would drive each other out. */
@@ -31,12 +31,13 @@ static inline __attribute__((always_inline)) void store_sums(const int vectors, 
 static inline __attribute__((always_inline)) void add_row(const int vectors, float coef, const float *row, sixteen *s) {
   for (int v = 0; v < vectors; v++) {
     sixteen e = load(row + v * LANES16);
-    for (int p = 0; p < COPY_PARTS; p++) s[v * COPY_PARTS + p] += coef * copy_part(e, p);
+    for (int p = 0; p < COPY_PARTS; p++)
+      s[v * COPY_PARTS + p] = plus_times(s[v * COPY_PARTS + p], coef, copy_part(e, p));
   }
 }
 
-/* Calls f(first vector, vectors) for all vectors in panels, their number known to the compiler: eight, four and one
- * register of sums, or eight, four and two. */
+/* Calls f(first vector, vectors) for all vectors in panels, their number known to the compiler: as many as have eight
+ * registers of sums, half of them, and one. */
 #define PANELS(all, f)                                                                                                 \
   for (int64_t vector = 0, rest = (all); rest > 0;) {                                                                  \
     enum { WIDE = MOST / COPY_PARTS, HALF = WIDE / 2 };                                                                \
@@ -58,7 +59,7 @@ static inline __attribute__((always_inline)) sixteen four_dots(const int vectors
   const float *e0 = rows + slot[0] * ld, *e1 = rows + slot[4] * ld;
   const float *e2 = rows + slot[8] * ld, *e3 = rows + slot[12] * ld;
   for (int i = 0; i < GROUP; i += 4) prefetch(rows + next[i] * ld, vectors);
-  sixteen s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+  sixteen s0 = {{{0}}}, s1 = s0, s2 = s0, s3 = s0;
   for (int v = 0; v < vectors; v++) {
     sixteen g = load(h + v * LANES16);
     s0 = copy_dot(s0, g, load(e0 + v * LANES16)), s1 = copy_dot(s1, g, load(e1 + v * LANES16));
@@ -155,7 +156,7 @@ static inline __attribute__((always_inline)) double one_token(int64_t n, int64_t
                                                               float factor, const float *h, const float *rows,
                                                               int64_t ld, const int32_t *slot, float *coef, float *dh) {
   const float *own = rows + slot[0] * ld;
-  sixteen s = {0};
+  sixteen s = {{{0}}};
   for (int v = 0; v < vectors; v++) s = copy_dot(s, load(h + v * LANES16), load(own + v * LANES16));
   float logit = scale * total(s), top = logit, high;
   others o;
@@ -172,7 +173,7 @@ static inline __attribute__((always_inline)) double one_token(int64_t n, int64_t
   for (int v = 0; v < vectors && dh; v++)
     for (int p = 0; p < COPY_PARTS; p++) {
       float *to = dh + (v * COPY_PARTS + p) * LANES16;
-      store(to, load(to) * share + coef[0] * copy_part(load(own + v * LANES16), p));
+      store(to, plus_times(times(share, load(to)), coef[0], copy_part(load(own + v * LANES16), p)));
     }
   return (double)top - (double)logit + log((double)positive + (double)sum);
 }
@@ -241,6 +242,6 @@ void SH_FN(gather_sum)(int64_t n, int64_t width, const float *coef, const float 
   for (int64_t j = 0; j < n; j++) {
     const float *e = rows + slot[j] * ld;
     if (j + AHEAD < n) prefetch(rows + slot[j + AHEAD] * ld, (int)(width / LANES16));
-    for (int64_t k = 0; k < width; k += LANES16) store(out + k, load(out + k) + coef[j] * load(e + k));
+    for (int64_t k = 0; k < width; k += LANES16) store(out + k, plus_times(load(out + k), coef[j], load(e + k)));
   }
 }

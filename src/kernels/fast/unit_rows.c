@@ -12,8 +12,9 @@
   if (rest > 0) part
 
 static inline float length_of(int64_t width, const float *x) {
-  sixteen square = {0};
-  COLUMNS(width, square += load(x + k) * load(x + k), square += load_part(x + k, rest) * load_part(x + k, rest));
+  sixteen square = {{{0}}};
+  COLUMNS(width, square = plus_product(square, load(x + k), load(x + k)),
+          square = plus_product(square, load_part(x + k, rest), load_part(x + k, rest)));
   return sqrtf(total(square));
 }
 
@@ -27,7 +28,8 @@ void SH_FN(unit_rows)(int64_t n, int64_t width, bool l2_norm, float eps, const f
   for (int64_t i = 0; i < n; i++, x += ldx, y += ldy) {
     length[i] = length_of(width, x);
     float scale = scale_of(l2_norm, eps, length[i]);
-    COLUMNS(width, store(y + k, load(x + k) * scale), store_part(y + k, load_part(x + k, rest) * scale, rest));
+    COLUMNS(width, store(y + k, times(scale, load(x + k))),
+            store_part(y + k, times(scale, load_part(x + k, rest)), rest));
     for (k = width; k < ldy; k++) y[k] = 0;
   }
 }
@@ -41,7 +43,7 @@ void SH_FN(unit_copies)(int64_t n, int64_t width, bool l2_norm, float eps, const
       sixteen part[COPY_PARTS];
       for (int p = 0; p < COPY_PARTS; p++) {
         int64_t left = width - first - p * LANES16;
-        part[p] = load_part(x + (width - left), left > 0 ? left : 0) * scale;
+        part[p] = times(scale, load_part(x + (width - left), left > 0 ? left : 0));
       }
       store(to, copy_of(part));
     }
@@ -53,15 +55,17 @@ void SH_FN(unit_rows_back)(int64_t n, int64_t width, bool l2_norm, float eps, co
   for (int64_t i = 0; i < n; i++, x += ldx, dy += lddy, dx += lddx) {
     float scale = scale_of(l2_norm, eps, length[i]), along = 0;
     if (l2_norm && length[i] > eps) {
-      sixteen dot = {0};
-      COLUMNS(width, dot += load(x + k) * load(dy + k), dot += load_part(x + k, rest) * load_part(dy + k, rest));
+      sixteen dot = {{{0}}};
+      COLUMNS(width, dot = plus_product(dot, load(x + k), load(dy + k)),
+              dot = plus_product(dot, load_part(x + k, rest), load_part(dy + k, rest)));
       along = total(dot) * scale * scale;
     }
-    sixteen zero = {0};
-    COLUMNS(width, store(dx + k, (add ? load(dx + k) : zero) + scale * (load(dy + k) - along * load(x + k))),
+    sixteen zero = {{{0}}};
+    COLUMNS(width,
+            store(dx + k, plus_times(add ? load(dx + k) : zero, scale, plus_times(load(dy + k), -along, load(x + k)))),
             store_part(dx + k,
-                       (add ? load_part(dx + k, rest) : zero) +
-                           scale * (load_part(dy + k, rest) - along * load_part(x + k, rest)),
+                       plus_times(add ? load_part(dx + k, rest) : zero, scale,
+                                  plus_times(load_part(dy + k, rest), -along, load_part(x + k, rest))),
                        rest));
   }
 }
