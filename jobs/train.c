@@ -15,7 +15,9 @@ static const sh_option options[] = {
 };
 static const sh_usage usage = {
     .synopsis = "CONFIG.yaml [section.key=value ...] [--resume]",
-    .summary = "Train a model. SIGTERM or SIGUSR1 finish the step, write a checkpoint and exit with 75.",
+    .summary = "Train a model. SIGTERM, SIGINT or SIGUSR1 finish the step, write a checkpoint and exit with 75 (to "
+               "Open MPI's\n"
+               "mpirun send SIGUSR1: it kills the ranks one second after a SIGTERM).",
     .example = "shoal train configs/ml-1m/hstu.yaml train.out=run/hstu train.epochs=20\n"
                "mpirun -n 8 shoal train configs/ml-1m/hstu.yaml --resume\n"
                "mpirun -n 2 shoal train configs/ml-1m/hstu.yaml train.steps=20 --trace steps=10-12",

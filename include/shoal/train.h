@@ -29,12 +29,12 @@ typedef struct sh_train_options {
  * it says no; sh_train will say why. */
 bool sh_train_wants_threads(const sh_train_options *o);
 
-/* SH_OK when finished; SH_STOPPED after SIGTERM or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the loss is
- * NaN, infinite or beyond train.loss_limit. */
+/* SH_OK when finished; SH_STOPPED after SIGTERM, SIGINT or SIGUSR1 with a checkpoint written; SH_ERR_DIVERGED when the
+ * loss is NaN, infinite or beyond train.loss_limit. */
 sh_status sh_train(struct sh_world *world, const sh_train_options *o);
 
-/* From now on SIGTERM and SIGUSR1 ask sh_train for a stop instead of ending the process. Programs call it first of all,
- * so that a signal that comes while data is read is not lost. */
+/* From now on SIGTERM, SIGINT (once) and SIGUSR1 ask sh_train for a stop instead of ending the process. Programs call
+ * it first of all, so that a signal that comes while data is read is not lost. */
 void sh_train_catch_stop(void);
 
 typedef struct sh_eval_options {

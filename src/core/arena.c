@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include "shoal/status.h"
 
 struct sh_region {
   sh_region *below;
@@ -17,7 +20,7 @@ static atomic_int_fast64_t requests;
 
 static void out_of_memory(size_t bytes) {
   fprintf(stderr, "shoal: out of memory: %.1f MiB could not be had\n", (double)bytes / 1048576.0);
-  abort();
+  _exit(SH_ERR_INTERNAL); /* mpirun and srun end the other ranks */
 }
 
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }

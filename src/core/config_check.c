@@ -49,6 +49,11 @@ static sh_status check_data(const sh_config *c) {
   return SH_OK;
 }
 
+static sh_status check_train(const sh_config *c) {
+  if (!c->train.out[0]) CONFLICT("train.out is empty, expected the folder of the run");
+  return SH_OK;
+}
+
 static sh_status check_batch(const sh_config *c) {
   const sh_conf_batch *b = &c->batch;
   if (b->tokens > 0 && b->tokens < c->model.max_len)
@@ -100,6 +105,7 @@ sh_status sh_config_check(const sh_config *c) {
   SH_TRY(check_data(c));
   SH_TRY(check_model(&c->model));
   SH_TRY(check_batch(c));
+  SH_TRY(check_train(c));
   SH_TRY(check_optim(c));
   SH_TRY(check_run(c));
   return check_parallel(c);

@@ -5,7 +5,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
-sh_status sh_outfile_open(sh_outfile *o, const char *path) {
+sh_status sh_outfile_spare(const char *path, const char *input) {
+  struct stat a, b;
+  if (!path || !input || stat(path, &a) != 0 || stat(input, &b) != 0) return SH_OK;
+  if (!S_ISREG(a.st_mode) || a.st_ino != b.st_ino || a.st_dev != b.st_dev) return SH_OK;
+  return sh_fail(SH_ERR_USAGE, "%s: is what is read from (%s), expected another file to write", path, input);
+}
+
+sh_status sh_outfile_place(sh_outfile *o, const char *path) {
   struct stat at;
   *o = (sh_outfile){0};
   bool there = stat(path, &at) == 0;
@@ -13,8 +20,13 @@ sh_status sh_outfile_open(sh_outfile *o, const char *path) {
   if (!there || !realpath(path, o->path)) snprintf(o->path, sizeof o->path, "%s", path);
   o->in_place = there && !S_ISREG(at.st_mode);
   snprintf(o->partial, sizeof o->partial, "%s%s", o->path, o->in_place ? "" : ".partial");
+  return SH_OK;
+}
+
+sh_status sh_outfile_open(sh_outfile *o, const char *path) {
+  SH_TRY(sh_outfile_place(o, path));
   o->f = fopen(o->partial, "w");
-  return o->f ? SH_OK : sh_fail(SH_ERR_INTERNAL, "%s: %s", o->partial, strerror(errno));
+  return o->f ? SH_OK : sh_fail(SH_ERR_INTERNAL, "%s: cannot be written: %s", o->path, strerror(errno));
 }
 
 sh_status sh_outfile_close(sh_outfile *o, bool keep) {

@@ -15,6 +15,12 @@ typedef struct sh_outfile {
   bool in_place;
 } sh_outfile;
 
+/* Where `path` leads: fills path, partial and in_place, opens nothing. */
+sh_status sh_outfile_place(sh_outfile *o, const char *path);
+
+/* SH_ERR_USAGE when `path` is the same file as `input`, which writing it would destroy. Either may be NULL. */
+sh_status sh_outfile_spare(const char *path, const char *input);
+
 /* SH_ERR_INTERNAL names the path and why. */
 sh_status sh_outfile_open(sh_outfile *o, const char *path);
 

@@ -7,6 +7,7 @@
 
 #include "core/arena.h"
 #include "core/folders.h"
+#include "core/outfile.h"
 #include "data/dataset.h"
 #include "data/dataset_file.h"
 #include "data/report.h"
@@ -20,8 +21,9 @@ sh_status sh_dataset_make_folder(const char *path) {
   if (status == SH_OK && access(slash ? folder : ".", W_OK) != 0)
     status = sh_fail(SH_ERR_INTERNAL, "%s: cannot write here: %s", path, strerror(errno));
   struct stat st;
-  if (status == SH_OK && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-    status = sh_fail(SH_ERR_INTERNAL, "%s: is a folder, expected the name of a file to write", path);
+  if (status == SH_OK && stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+    status = sh_fail(SH_ERR_INTERNAL, "%s: is a %s, expected the name of a file to write", path,
+                     S_ISDIR(st.st_mode) ? "folder" : "device or a pipe");
   free(folder);
   return status;
 }
@@ -129,21 +131,21 @@ static sh_status put_all(sh_h5 *f, const sh_dataset_content *c) {
 }
 
 sh_status sh_dataset_write(const sh_dataset_content *c, const char *path) {
-  char partial[4096 + 16];
+  sh_outfile o;
   if (strlen(path) >= 4096) return sh_fail(SH_ERR_USAGE, "%.60s...: name longer than 4095 bytes", path);
-  snprintf(partial, sizeof partial, "%s.partial", path);
   SH_TRY(sh_dataset_make_folder(path));
+  SH_TRY(sh_outfile_place(&o, path));
   sh_grid grid;
   sh_grid_single(&grid);
   sh_h5 *f = NULL;
-  sh_status status = sh_h5_create(&f, partial, &grid.world);
+  sh_status status = sh_h5_create(&f, o.partial, &grid.world);
   if (status == SH_OK) {
     status = put_all(f, c);
     sh_status closed = sh_h5_close(f, status == SH_OK);
     if (status == SH_OK) status = closed;
-    if (status == SH_OK && rename(partial, path) != 0)
-      status = sh_fail(SH_ERR_INTERNAL, "%s: cannot rename it to %s: %s", partial, path, strerror(errno));
-    if (status != SH_OK) unlink(partial);
+    if (status == SH_OK && rename(o.partial, o.path) != 0)
+      status = sh_fail(SH_ERR_INTERNAL, "%s: cannot rename it to %s: %s", o.partial, o.path, strerror(errno));
+    if (status != SH_OK) unlink(o.partial);
   }
   sh_grid_destroy(&grid);
   return status;

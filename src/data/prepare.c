@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/outfile.h"
 #include "data/dataset.h"
 #include "data/dataset_file.h"
 #include "data/delimited.h"
@@ -43,6 +44,8 @@ static sh_status check_options(job *j) {
   }
   if (o->ninputs < 1) return sh_fail(SH_ERR_USAGE, "no input file given");
   if (!o->output || !*o->output) return sh_fail(SH_ERR_USAGE, "no output file given");
+  for (int i = 0; i < o->ninputs; i++) SH_TRY(sh_outfile_spare(o->output, o->inputs[i]));
+  SH_TRY(sh_outfile_spare(o->output, o->items));
   bool known = !o->time_unit;
   for (int i = 0; i < 3; i++) known = known || strcmp(o->time_unit, units[i]) == 0;
   if (!known) return sh_fail(SH_ERR_USAGE, "--time-unit %s: expected s, ms or us", o->time_unit);

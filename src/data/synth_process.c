@@ -39,7 +39,8 @@ static sh_status check(const sh_synth_process *p) {
     return sh_fail(SH_ERR_USAGE, "synth: mean-length is %g, expected %lld (min-length) to %lld (max-length)",
                    o->mean_length, (long long)o->min_length, (long long)o->max_length);
   if (!(o->short_share >= 0 && o->short_share <= 1 && o->noise >= 0 && o->noise < 1))
-    return sh_fail(SH_ERR_USAGE, "synth: short-share %g and noise %g, expected 0 to 1", o->short_share, o->noise);
+    return sh_fail(SH_ERR_USAGE, "synth: short-share %g and noise %g, expected 0 to 1, and noise below 1",
+                   o->short_share, o->noise);
   if (!(o->topic_decay >= 0 && o->topic_decay <= 10 && o->evergreen_decay >= 0 && o->evergreen_decay <= 10))
     return sh_fail(SH_ERR_USAGE, "synth: topic-decay %g and evergreen-decay %g, expected 0 to 10", o->topic_decay,
                    o->evergreen_decay);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/outfile.h"
 #include "core/threads.h"
 #include "mpi/progress.h"
 #include "shoal/version.h"
@@ -192,16 +193,19 @@ sh_status sh_bench(struct sh_world *world, const sh_bench_options *o, FILE *out)
   bool first = grid.world.index == 0;
   output to = {.out = first ? out : NULL, .wanted_path = o->config ? "data.path" : ""};
   sh_status status = first ? read_options(o, p) : SH_OK;
-  if (first && status == SH_OK && o->json && !(to.json = fopen(o->json, "w")))
-    status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);
+  sh_outfile json = {.f = NULL};
+  if (first && status == SH_OK) status = sh_outfile_spare(o->json, o->config);
+  for (int i = 0; i < p->nshapes && first && status == SH_OK; i++)
+    status = sh_outfile_spare(o->json, p->shape[i].conf.data.path);
+  if (first && status == SH_OK && o->json) status = sh_outfile_open(&json, o->json);
+  to.json = json.f;
   status = sh_agree(&grid.world, status);
   if (status == SH_OK) {
     sh_bcast(&grid.world, p, sizeof *p, 0);
     status = run(p, world, &to);
   }
-  if (to.json && fclose(to.json) && status == SH_OK)
-    status = sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", o->json);
-  status = sh_agree(&grid.world, status);
+  sh_status written = sh_outfile_close(&json, status == SH_OK);
+  status = sh_agree(&grid.world, status == SH_OK ? written : status);
   free(p);
   sh_grid_destroy(&grid);
   return status;

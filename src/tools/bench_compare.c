@@ -129,9 +129,16 @@ static void print_row(const cJSON *r, double before, double after, FILE *out) {
 static void print_rate(const char *name, const cJSON *old, const cJSON *new, const char *key, double unit, FILE *out) {
   double a = number_of(old, key), b = number_of(new, key);
   if (a <= 0 && b <= 0) return;
-  fprintf(out, "  %-47s %10.2f %10.2f", name, a * unit, b * unit);
-  if (a > 0 && b > 0) fprintf(out, " %8.2fx", b / a);
-  fputc('\n', out);
+  fprintf(out, "  %-47s", name);
+  for (int i = 0; i < 2; i++)
+    if ((i ? b : a) > 0)
+      fprintf(out, " %10.2f", (i ? b : a) * unit);
+    else
+      fprintf(out, " %10s", "-");
+  if (a > 0 && b > 0)
+    fprintf(out, " %8.2fx\n", b / a);
+  else
+    fprintf(out, " %9s\n", a > 0 ? "only old" : "only new");
 }
 
 static void compare(const cJSON *old, const cJSON *new, FILE *out) {

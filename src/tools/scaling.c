@@ -222,6 +222,20 @@ static void print_kinds(const outcome *x, int n, FILE *out) {
   }
 }
 
+/* What the run would refuse, or wait for, at some of these numbers of ranks. */
+static void print_notes(const sh_bench_shape *s, const outcome *x, int n, bool weak, FILE *out) {
+  double ranks = 0, data = 0;
+  for (int i = 0; i < n; i++) {
+    ranks = fmax(ranks, x[i].c.nodes * x[i].c.per_node);
+    data = fmax(data, x[i].c.nodes * x[i].c.per_node / x[i].c.tensor);
+  }
+  if ((double)s->conf.table.shards < 16 * ranks)
+    fprintf(out, "\nnote    table.shards = %lld serves up to %lld ranks: a larger power of two is needed for more\n",
+            (long long)s->conf.table.shards, (long long)s->conf.table.shards / 16);
+  if (!weak && x[0].c.users < data)
+    fprintf(out, "\nnote    %.0f users a step leave some of %.0f data ranks without a sequence\n", x[0].c.users, data);
+}
+
 static sh_status plan_shape(request *q, const sh_bench_shape *s, FILE *out) {
   outcome x[MOST_NODES];
   int known = sh_scaling_find(&q->file, s->name, false);
@@ -241,6 +255,7 @@ static sh_status plan_shape(request *q, const sh_bench_shape *s, FILE *out) {
           s->conf.comm.progress);
   print_steps(x, q->nnodes, out);
   print_kinds(x, q->nnodes, out);
+  print_notes(s, x, q->nnodes, q->o->weak, out);
   return SH_OK;
 }
 

@@ -1,5 +1,6 @@
 #include "train/journal.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -210,13 +211,19 @@ void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t
     sh_info("epoch %lld %s: no user has an event to rank", (long long)epoch, split);
     return;
   }
-  sh_info("epoch %lld %s: HR@10 %.4f NDCG@10 %.4f HR@50 %.4f NDCG@50 %.4f HR@200 %.4f MRR %.4f  (%.0f users/s)",
-          (long long)epoch, split, sh_metrics_get(m, "hr@10"), sh_metrics_get(m, "ndcg@10"), sh_metrics_get(m, "hr@50"),
-          sh_metrics_get(m, "ndcg@50"), sh_metrics_get(m, "hr@200"), sh_metrics_get(m, "mrr"), m->n / seconds);
+  static const char *const shown[] = {"hr@10", "ndcg@10", "hr@50", "ndcg@50", "hr@200", "mrr"};
+  char line[256], *at = line;
+  for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
+    int cut = 0;
+    if (sscanf(shown[i], "%*[a-z]@%d", &cut) == 1 && cut > t->conf.eval.top) continue;
+    for (const char *c = shown[i]; *c; c++) *at++ = (char)toupper((unsigned char)*c);
+    at += snprintf(at, 16, " %.4f ", sh_metrics_get(m, shown[i]));
+  }
+  sh_info("epoch %lld %s: %s (%.0f users/s)", (long long)epoch, split, line, m->n / seconds);
   if (!j->file) return;
   fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g",
           split, (long long)t->state.step, (long long)epoch, m->n, sh_metrics_get(m, "mrr"));
-  for (int c = 0; c < SH_CUTS; c++)
+  for (int c = 0; c < sh_cuts_within(t->conf.eval.top); c++)
     fprintf(j->file, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   if (t->state.epoch_loss_tokens > 0)
     fprintf(j->file, ",\"epoch_loss\":%.9g", t->state.epoch_loss_sum / (double)t->state.epoch_loss_tokens);

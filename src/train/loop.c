@@ -23,6 +23,8 @@ void sh_train_catch_stop(void) {
   struct sigaction action = {.sa_handler = ask_stop, .sa_flags = SA_RESTART};
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
+  action.sa_flags = SA_RESTART | (int)SA_RESETHAND; /* asked twice: at once */
+  sigaction(SIGINT, &action, NULL);
 }
 
 static void ckpt_folder(const sh_trainer *t, char out[4096]) { snprintf(out, 4096, "%s/ckpt", t->conf.train.out); }

@@ -5,8 +5,8 @@
 #include "shoal/train.h"
 #include "train/trainer.h"
 
-/* Collective over the world. After sh_train_catch_stop (shoal/train.h) SIGTERM and SIGUSR1 ask for a stop: the step in
- * hand is finished, an evaluation left for the resumed run, a checkpoint written, and SH_STOPPED returned. */
+/* Collective over the world. After sh_train_catch_stop (shoal/train.h) SIGTERM, SIGINT and SIGUSR1 ask for a stop: the
+ * step in hand is finished, an evaluation left for the resumed run, a checkpoint written, and SH_STOPPED returned. */
 sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o);
 
 #endif

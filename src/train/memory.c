@@ -150,6 +150,26 @@ static sh_memory_shape shape_of(const sh_trainer *t) {
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 
+/* Bytes that this process may still take: the system's, the control group's, its own limit's; INT64_MAX when none says.
+ */
+static int64_t available(void) {
+  char line[256];
+  long long kib, most, used;
+  int64_t least = INT64_MAX;
+  FILE *f = fopen("/proc/meminfo", "r");
+  while (f && fgets(line, sizeof line, f))
+    if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) least = smaller(least, kib << 10);
+  if (f) fclose(f);
+  FILE *group[2] = {fopen("/sys/fs/cgroup/memory.max", "r"), fopen("/sys/fs/cgroup/memory.current", "r")};
+  if (group[0] && group[1] && fscanf(group[0], "%lld", &most) == 1 && fscanf(group[1], "%lld", &used) == 1)
+    least = smaller(least, larger(most - used, 0));
+  for (int i = 0; i < 2; i++)
+    if (group[i]) fclose(group[i]);
+  struct rlimit own;
+  if (getrlimit(RLIMIT_AS, &own) == 0 && own.rlim_cur != RLIM_INFINITY) least = smaller(least, (int64_t)own.rlim_cur);
+  return least;
+}
+
 void sh_memory_announce(sh_trainer *t) {
   sh_memory_shape s = shape_of(t);
   usual_batch(t, &s);
@@ -158,6 +178,12 @@ void sh_memory_announce(sh_trainer *t) {
           "table %.0f, dense %.0f, batches %.0f",
           mib(sh_memory_total(&m)), (long long)s.tokens, mib(m.activations), t->conf.model.recompute, mib(m.workspace),
           mib(m.rows + m.merged), mib(m.table), mib(m.dense), mib(m.batch));
+  /* table and dense parameters are taken already; the first rank speaks for its node */
+  int64_t more = (sh_memory_total(&m) - m.table - m.dense) * sh_node_ranks(), left = available();
+  if (t->grid->world.index == 0 && more > left)
+    sh_warn("warning: %.0f MiB more will be needed on this node, and %.0f are free: lower batch.users, or set "
+            "model.recompute or batch.accumulate",
+            mib(more), mib(left));
 }
 
 void sh_memory_note(sh_trainer *t, const sh_batch *b, int64_t rows) {

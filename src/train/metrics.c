@@ -31,6 +31,12 @@ void sh_metrics_add(sh_metrics *m, int64_t rank, int64_t top) {
     }
 }
 
+int sh_cuts_within(int64_t top) {
+  int n = 0;
+  while (n < SH_CUTS && sh_cut[n] <= top) n++;
+  return n;
+}
+
 double sh_metrics_get(const sh_metrics *m, const char *name) {
   int cut = 0;
   if (m->n == 0) return -1;

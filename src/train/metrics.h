@@ -27,6 +27,9 @@ int64_t sh_rank(int64_t better, int64_t top);
 
 void sh_metrics_add(sh_metrics *m, int64_t rank, int64_t top);
 
+/* How many of sh_cut lie within eval.top: beyond it HR@k and NDCG@k would be those of the top. */
+int sh_cuts_within(int64_t top);
+
 /* The mean by name ("hr@10" "ndcg@10" "mrr"); -1 when the name is unknown or n is 0. */
 double sh_metrics_get(const sh_metrics *m, const char *name);
 

@@ -116,6 +116,9 @@ sh_status sh_resume(sh_trainer *t, const char *from) {
                    (long long)sh_loader_steps(&t->loader, t->state.epoch));
   if (sh_config_differs(&t->conf, &stored, "data loss batch optim table eval", what, sizeof what))
     sh_info("resuming with changed settings: %s", what);
+  if (t->conf.train.seed != stored.train.seed)
+    sh_info("resuming with another seed: train.seed %lld -> %lld", (long long)stored.train.seed,
+            (long long)t->conf.train.seed);
   t->branched = from != NULL;
   SH_TRY(keep_or_forget_best(t, &stored, same_data, from == NULL));
   sh_info("resumed %s: step %lld, epoch %lld", path, (long long)t->state.step, (long long)t->state.epoch);

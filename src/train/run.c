@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "core/log.h"
+#include "core/outfile.h"
 #include "core/threads.h"
 #include "core/timer.h"
 #include "mpi/check.h"
@@ -122,7 +123,8 @@ static void conclude(const sh_trainer *t) {
   sh_memory_conclude(t);
   if (t->state.best_metric < 0) return;
   sh_info("best %s %.4f at epoch %lld", c->eval.metric, t->state.best_metric, (long long)t->state.best_epoch);
-  if (sh_dataset_optimum(&t->data, c->eval.metric, &best) == SH_OK)
+  bool last_event = !strcmp(c->data.split, "leave-one-out"); /* what the optimum is of */
+  if (last_event && sh_dataset_optimum(&t->data, c->eval.metric, &best) == SH_OK)
     sh_info("that is %.1f %% of the best possible, %.4f", 100 * t->state.best_metric / best, best);
 }
 
@@ -191,21 +193,25 @@ static void print_metrics(const sh_trainer *t, const char *split, const sh_metri
   FILE *out = stdout;
   double best;
   fprintf(out, "%s, %.0f users, full ranking\n", split, m->n);
-  for (int c = 0; c < SH_CUTS; c++)
+  for (int c = 0; c < sh_cuts_within(t->conf.eval.top); c++)
     fprintf(out, "  HR@%-4d %.4f   NDCG@%-4d %.4f\n", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   fprintf(out, "  MRR     %.4f   %.0f users/s\n", m->mrr / m->n, m->n / seconds);
-  if (sh_dataset_optimum(&t->data, "hr@10", &best) == SH_OK)
+  bool last_event = strcmp(split, "valid") != 0 && strcmp(t->conf.data.split, "temporal") != 0;
+  if (last_event && t->conf.eval.top >= 10 && sh_dataset_optimum(&t->data, "hr@10", &best) == SH_OK)
     fprintf(out, "  HR@10 is %.1f %% of the best possible, %.4f\n", 100 * sh_metrics_get(m, "hr@10") / best, best);
 }
 
-static sh_status write_json(const char *path, const char *split, const sh_metrics *m) {
-  FILE *f = fopen(path, "w");
-  if (!f) return sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", path);
+static void write_json(FILE *f, const char *split, const sh_metrics *m, int64_t top) {
   fprintf(f, "{\"split\":\"%s\",\"users\":%.0f,\"mrr\":%.9g", split, m->n, m->mrr / m->n);
-  for (int c = 0; c < SH_CUTS; c++)
+  for (int c = 0; c < sh_cuts_within(top); c++)
     fprintf(f, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   fprintf(f, "}\n");
-  return fclose(f) ? sh_fail(SH_ERR_INTERNAL, "%s: cannot be written", path) : SH_OK;
+}
+
+/* A file to write that no input of the command is. */
+static sh_status spare_inputs(const sh_trainer *t, const char *checkpoint, const char *path) {
+  SH_TRY(sh_outfile_spare(path, checkpoint));
+  return sh_outfile_spare(path, t->data.path);
 }
 
 static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
@@ -215,17 +221,22 @@ static sh_status evaluate_loaded(sh_trainer *t, const sh_eval_options *o) {
   if (!strcmp(split, "valid") && !strcmp(t->conf.data.split, "leave-one-out"))
     return sh_fail(SH_ERR_USAGE, "--split valid: data.split leave-one-out has no validation");
   sh_metrics m;
+  sh_outfile json = {.f = NULL};
+  bool first = t->grid->world.index == 0;
+  sh_status status = first ? spare_inputs(t, o->checkpoint, o->json) : SH_OK;
+  if (first && o->json && status == SH_OK) status = sh_outfile_open(&json, o->json);
+  SH_TRY(sh_agree(&t->grid->world, status));
   double start = sh_now();
-  SH_TRY(sh_evaluate_split(t, strcmp(split, "valid") ? SH_QUERY_TEST : SH_QUERY_VALID, NULL, &m));
-  sh_status status = SH_OK;
-  if (t->grid->world.index == 0) {
+  status = sh_evaluate_split(t, strcmp(split, "valid") ? SH_QUERY_TEST : SH_QUERY_VALID, NULL, &m);
+  if (first && status == SH_OK) {
     if (m.n == 0)
       status = sh_fail(SH_ERR_DATA, "%s: no user has an event to rank in split %s", t->data.path, split);
     else
       print_metrics(t, split, &m, sh_now() - start);
-    if (status == SH_OK && o->json) status = write_json(o->json, split, &m);
+    if (status == SH_OK && json.f) write_json(json.f, split, &m, t->conf.eval.top);
   }
-  return sh_agree(&t->grid->world, status);
+  sh_status written = sh_outfile_close(&json, status == SH_OK);
+  return sh_agree(&t->grid->world, status == SH_OK ? written : status);
 }
 
 sh_status sh_eval(struct sh_world *world, const sh_eval_options *o) {
@@ -243,6 +254,7 @@ sh_status sh_recommend(struct sh_world *world, const sh_recommend_options *o) {
   sh_trainer t = {0};
   SH_TRY(sh_grid_open(&grid, world));
   sh_status status = load(world, &grid, o->checkpoint, o->nset, o->set, &t);
+  if (status == SH_OK) status = sh_agree(&grid.world, spare_inputs(&t, o->checkpoint, o->out));
   if (status == SH_OK) status = sh_recommend_all(&t, o->top, o->out);
   unload(&t, &grid);
   return status;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "core/phase.h"
 #include "core/timer.h"
 #include "mpi/account.h"
@@ -64,6 +65,7 @@ static void *watch(void *unused) {
       say_where(quiet, &now);
       bool stopped = sleep_for(clamp(dog.limit / 5, 0.5, 10)); /* ranks that stopped a little later speak as well */
       if (!stopped && sh_phase_now().moves == now.moves) _exit(SH_ERR_STALLED);
+      if (!stopped) sh_warn("rank %d on %s goes on: it was only slow", dog.rank, dog.host);
       quiet = 0;
     }
   }

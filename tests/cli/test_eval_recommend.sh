@@ -39,6 +39,27 @@ for filter in none window seen; do
   cp "$dir/top.1" "$dir/top.$filter"
 done
 
+# What is read is not written over; a smaller top has no figures beyond it; the optimum is of the last event only.
+cp "$checkpoint" "$dir/ck.h5"
+ln -s ck.h5 "$dir/link.h5"
+for output in ck.h5 link.h5 data.h5; do
+  expect 1 2 "expected another file to write" recommend "$dir/ck.h5" --top 3 --out "$dir/$output"
+  expect 2 2 "expected another file to write" eval "$dir/ck.h5" --json "$dir/$output"
+done
+cmp -s "$checkpoint" "$dir/ck.h5" || complain "an input was written over"
+expect 1 2 "expected another file to write" prepare --format csv "$dir/log.csv" -o "$dir/log.csv"
+mkfifo "$dir/pipe"
+expect 1 1 "a device or a pipe" prepare --format csv "$dir/log.csv" -o "$dir/pipe"
+expect 1 0 "" eval "$checkpoint" --json "$dir/json.top" eval.top=20
+grep -q 'hr@10"' "$dir/json.top" && ! grep -q 'hr@50"' "$dir/json.top" && ! grep -q 'HR@50' "$dir/out" ||
+  complain "eval.top=20: HR@50 stands there, or HR@10 does not"
+"$shoal" synth "$dir/known.h5" --preset toy --users 100 >/dev/null
+for split in leave-one-out temporal; do
+  expect 1 0 "" train "$dir/run.yaml" data.path="$dir/known.h5" data.split=$split train.out="$dir/known.$split" train.epochs=1
+  case $split$(grep -c 'of the best possible' "$dir/out") in leave-one-out1 | temporal0) ;; *)
+    complain "$split: the best possible is named, or is not" ;; esac
+done
+
 # How many users are scored at a time, and threads, change nothing either.
 results 1 eval.users=1
 cp "$dir/json.1" "$dir/json.few"
