@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/layers.sh [ROOT]: the rules of LAYERS. A file includes only what its folder may, the order is downward, and
-# <mpi.h>, <hdf5.h> and ScaLAPACK appear only under mpi/, tests/ and in include/shoal/shoal_mpi.h; what shoal/shoal.h
-# includes can be compiled, as C and as C++, without them.
+# <mpi.h>, <hdf5.h> and ScaLAPACK appear only under mpi/, tests/ and in include/shoal/shoal_mpi.h; public headers but
+# that one can be compiled alone, as C and as C++, without them.
 cd "${1:-$(dirname "$0")/..}" || exit 1
 find include src mpi jobs -name '*.[ch]' -o -name '*.def' | sort >"${TMPDIR:-/tmp}/shoal-layers.$$"
 awk -v list="${TMPDIR:-/tmp}/shoal-layers.$$" '
@@ -77,8 +77,13 @@ END {
   exit bad || !files ? 1 : 0
 }' LAYERS
 status=$?
-for language in c c++; do # the public interface stands alone
-  echo '#include "shoal/shoal.h"' | ${CC:-cc} -Iinclude -Wall -Werror -fsyntax-only -x $language - || status=1
+languages=c
+echo | ${CC:-cc} -fsyntax-only -x c++ - 2>/dev/null && languages='c c++'
+for header in include/shoal/*.h; do # public headers stand alone
+  case $header in *shoal_mpi.h | *'*'*) continue ;; esac
+  for language in $languages; do
+    echo "#include \"$header\"" | ${CC:-cc} -I. -Iinclude -Wall -Werror -fsyntax-only -x $language - || status=1
+  done
 done
 rm -f "${TMPDIR:-/tmp}/shoal-layers.$$"
 exit $status

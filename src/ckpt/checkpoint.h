@@ -33,7 +33,8 @@ typedef struct sh_run_state {
   double best_metric; /* of eval.metric; -1 before the first evaluation */
   int64_t best_epoch;
   int64_t evals_since_best;
-  double seconds;         /* training time so far */
+  double seconds; /* training time so far */
+  int64_t best_step;
   int64_t evaluation_due; /* 1: the epoch ended, and a stop came before its evaluation */
   int64_t samples;        /* digest of what batches are made from (data/samples.h); 0 when unknown */
 } sh_run_state;

@@ -80,6 +80,7 @@ sh_status sh_ck_read_state(sh_h5 *f, sh_run_state *state);
   INT(best_epoch)                                                                                                      \
   INT(evals_since_best)                                                                                                \
   REAL(seconds)                                                                                                        \
+  LATER(best_step)                                                                                                     \
   LATER(evaluation_due)                                                                                                \
   LATER(samples)
 

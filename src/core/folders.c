@@ -36,7 +36,7 @@ sh_status sh_make_folders(const char *path, bool sync, sh_status failure) {
     snprintf(part, sizeof part, "%.*s", (int)i, path);
     if (mkdir(part, 0777) == 0) {
       parent_of(part, above);
-      if (sync) SH_TRY(sh_sync_folder(above, failure));
+      if (sync && access(above, R_OK) == 0) SH_TRY(sh_sync_folder(above, failure));
     } else if (errno != EEXIST) {
       return sh_fail(failure, "%s: cannot make the folder: %s", part, strerror(errno));
     }

@@ -5,13 +5,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-sh_status sh_outfile_spare(const char *path, const char *input) {
-  struct stat a, b;
-  if (!path || !input || stat(path, &a) != 0 || stat(input, &b) != 0) return SH_OK;
-  if (!S_ISREG(a.st_mode) || a.st_ino != b.st_ino || a.st_dev != b.st_dev) return SH_OK;
-  return sh_fail(SH_ERR_USAGE, "%s: is what is read from (%s), expected another file to write", path, input);
-}
-
 sh_status sh_outfile_place(sh_outfile *o, const char *path) {
   struct stat at;
   *o = (sh_outfile){0};
@@ -20,6 +13,17 @@ sh_status sh_outfile_place(sh_outfile *o, const char *path) {
   if (!there || !realpath(path, o->path)) snprintf(o->path, sizeof o->path, "%s", path);
   o->in_place = there && !S_ISREG(at.st_mode);
   snprintf(o->partial, sizeof o->partial, "%s%s", o->path, o->in_place ? "" : ".partial");
+  return SH_OK;
+}
+
+sh_status sh_outfile_spare(const char *path, const char *input) {
+  struct stat a, b;
+  sh_outfile o;
+  if (!path || !input || stat(input, &b) != 0 || !S_ISREG(b.st_mode)) return SH_OK;
+  SH_TRY(sh_outfile_place(&o, path));
+  for (int i = 0; i < 2; i++)
+    if (stat(i ? o.partial : o.path, &a) == 0 && a.st_ino == b.st_ino && a.st_dev == b.st_dev)
+      return sh_fail(SH_ERR_USAGE, "%s: is what is read from (%s), expected another file to write", path, input);
   return SH_OK;
 }
 

@@ -1,5 +1,5 @@
 /* core/outfile.h: a text file that appears whole or not at all: it is written beside its place and moved there. What a
- * link names is replaced, not the link; a device or a pipe is written where it is. */
+ * link leads to is replaced, not the link; a device or a pipe is written where it is. */
 #ifndef SH_CORE_OUTFILE_H
 #define SH_CORE_OUTFILE_H
 
@@ -18,7 +18,7 @@ typedef struct sh_outfile {
 /* Where `path` leads: fills path, partial and in_place, opens nothing. */
 sh_status sh_outfile_place(sh_outfile *o, const char *path);
 
-/* SH_ERR_USAGE when `path` is the same file as `input`, which writing it would destroy. Either may be NULL. */
+/* SH_ERR_USAGE when `path`, or the file beside it that is written first, is `input`. Either may be NULL. */
 sh_status sh_outfile_spare(const char *path, const char *input);
 
 /* SH_ERR_INTERNAL names the path and why. */

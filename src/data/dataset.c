@@ -110,7 +110,14 @@ static sh_status read_digests(sh_dataset *d, sh_h5 *f) {
   SH_TRY(sh_h5_attr_read_text(f, "/items/key_bytes", "xxh3", bytes, sizeof bytes));
   SH_TRY(sh_h5_attr_read_text(f, "/items/key_offsets", "xxh3", offsets, sizeof offsets));
   snprintf(d->vocabulary, sizeof d->vocabulary, "%s%s", bytes, offsets);
-  return sh_h5_attr_read_text(f, "/features/item", "xxh3", d->sequences, sizeof d->sequences);
+  static const char *const arrays[] = {"/features/item", "/items/candidates", "/features/time", "/features/action"};
+  char *to = d->events_digest;
+  for (int i = 0; i < 4; i++) {
+    if ((i == 2 && !d->has_time) || (i == 3 && !d->has_action)) continue;
+    SH_TRY(sh_h5_attr_read_text(f, arrays[i], "xxh3", bytes, sizeof bytes));
+    to += snprintf(to, sizeof bytes, "%s", bytes);
+  }
+  return SH_OK;
 }
 
 static sh_status check_content(const sh_dataset *d) {

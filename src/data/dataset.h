@@ -35,7 +35,7 @@ typedef struct sh_dataset {
   int64_t *candidates; /* ascending table rows */
   int64_t *item_count; /* [items] */
   bool has_time, has_action;
-  char sequences[20];           /* digest of the events' items in file order */
+  char events_digest[80];       /* of the events' items, times and actions in file order, and of the candidates */
   char vocabulary[40];          /* digest of the item keys in row order: equal for the same rows only */
   struct sh_dataset_impl *impl; /* file descriptor, array offsets */
 } sh_dataset;

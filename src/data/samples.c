@@ -111,7 +111,7 @@ sh_status sh_samples_create(sh_samples *s, const sh_dataset *d, const sh_conf_da
     s->skipped_users += w == 0;
     for (int64_t k = 0; k < w; k++, at++) s->sample_user[at] = (int32_t)u, s->sample_window[at] = (int32_t)k;
   }
-  s->digest = sh_hash(d->sequences, strlen(d->sequences));
+  s->digest = sh_hash(d->events_digest, strlen(d->events_digest));
   for (int64_t i = 0; i < s->n; i++) {
     sh_sample sample = sh_samples_get(s, i);
     int64_t place[3] = {(int64_t)s->digest, sample.first, sample.length};

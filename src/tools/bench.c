@@ -39,7 +39,7 @@ sh_status sh_bench_numbers(const char *option, const char *text, int64_t largest
 
 static sh_status read_sections(const char *text, plan *p) {
   for (int i = 0; i < SECTIONS; i++) p->wanted[i] = !text && i < TABLE;
-  while (text && *text) {
+  while (text) {
     size_t n = strcspn(text, ",");
     int found = -1;
     for (int i = 0; i < SECTIONS; i++)
@@ -49,7 +49,7 @@ static sh_status read_sections(const char *text, plan *p) {
                      "--only: found '%.*s', expected some of machine,kernels,layers,step,eval,table,overlap", (int)n,
                      text);
     p->wanted[found] = true;
-    text += n + (text[n] == ',');
+    text = text[n] ? text + n + 1 : NULL;
   }
   return SH_OK;
 }

@@ -27,7 +27,7 @@ static sh_status write_text(const char *folder, const char *name, const char *te
 }
 
 /* Keep the lines of a killed run that the checkpoint knows about. */
-static sh_status drop_lines_beyond(const char *path, int64_t step) {
+static sh_status drop_lines_beyond(const char *path, const sh_run_state *state) {
   FILE *f = fopen(path, "r");
   if (!f) return SH_OK;
   char *line = NULL;
@@ -36,7 +36,9 @@ static sh_status drop_lines_beyond(const char *path, int64_t step) {
   sh_status status = sh_outfile_open(&kept, path);
   for (ssize_t n; status == SH_OK && (n = getline(&line, &room, f)) > 0;) {
     const char *at = strstr(line, "\"step\":");
-    if (line[n - 1] == '\n' && at && strtoll(at + 7, NULL, 10) <= step) fputs(line, kept.f);
+    int64_t step = at ? strtoll(at + 7, NULL, 10) : INT64_MAX;
+    bool again = state->evaluation_due && step == state->step && strstr(line, "\"kind\":\"eval\"");
+    if (line[n - 1] == '\n' && step <= state->step && !again) fputs(line, kept.f);
   }
   bool unread = ferror(f) != 0;
   free(line);
@@ -98,7 +100,7 @@ static sh_status open_files(sh_journal *j, sh_trainer *t) {
   SH_TRY(status);
   SH_TRY(write_text(out, "build.txt", sh_build_info()));
   snprintf(path, sizeof path, "%s/metrics.jsonl", out);
-  if (t->state.step > 0) SH_TRY(drop_lines_beyond(path, t->state.step));
+  if (t->state.step > 0) SH_TRY(drop_lines_beyond(path, &t->state));
   j->file = fopen(path, t->state.step > 0 ? "a" : "w");
   return j->file ? SH_OK : sh_fail(SH_ERR_INTERNAL, "%s: %s", path, strerror(errno));
 }
@@ -123,21 +125,21 @@ sh_status sh_journal_open(sh_journal *j, sh_trainer *t) {
 void sh_journal_close(sh_journal *j) {
   bool lost = j->file && ferror(j->file);
   if (j->file) lost |= fclose(j->file) != 0;
-  if (lost) sh_warn("metrics.jsonl could not be written to its end: lines are missing");
+  if (lost) sh_warn("metrics.jsonl could not be written to its end, lines are missing: %s", strerror(errno));
   if (j->lock >= 0) close(j->lock);
   j->file = NULL, j->lock = -1;
   sh_costs_close(&j->costs);
 }
 
-bool sh_journal_tested(const sh_trainer *t, int64_t epoch) {
+bool sh_journal_tested(const sh_trainer *t, int64_t step) {
   char path[4096], *line = NULL;
   size_t room = 0;
   int64_t found = 0;
   snprintf(path, sizeof path, "%s/metrics.jsonl", t->conf.train.out);
   FILE *f = t->grid->world.index == 0 ? fopen(path, "r") : NULL;
   while (f && !found && getline(&line, &room, f) > 0) {
-    const char *at = strstr(line, "\"split\":\"test\"") ? strstr(line, "\"epoch\":") : NULL;
-    found = at && strtoll(at + 8, NULL, 10) == epoch;
+    const char *at = strstr(line, "\"split\":\"test\"") ? strstr(line, "\"weights_step\":") : NULL;
+    found = at && strtoll(at + 15, NULL, 10) == step;
   }
   if (f) fclose(f);
   free(line);
@@ -205,8 +207,8 @@ void sh_journal_conclude(sh_journal *j, sh_trainer *t) {
   sh_costs_table(&j->costs);
 }
 
-void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, const sh_metrics *m,
-                        double seconds) {
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, int64_t step,
+                        const sh_metrics *m, double seconds) {
   if (m->n == 0) {
     sh_info("epoch %lld %s: no user has an event to rank", (long long)epoch, split);
     return;
@@ -221,8 +223,10 @@ void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t
   }
   sh_info("epoch %lld %s: %s (%.0f users/s)", (long long)epoch, split, line, m->n / seconds);
   if (!j->file) return;
-  fprintf(j->file, "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"users\":%.0f,\"mrr\":%.9g",
-          split, (long long)t->state.step, (long long)epoch, m->n, sh_metrics_get(m, "mrr"));
+  fprintf(j->file,
+          "{\"kind\":\"eval\",\"split\":\"%s\",\"step\":%lld,\"epoch\":%lld,\"weights_step\":%lld,\"users\":%.0f,"
+          "\"mrr\":%.9g",
+          split, (long long)t->state.step, (long long)epoch, (long long)step, m->n, sh_metrics_get(m, "mrr"));
   for (int c = 0; c < sh_cuts_within(t->conf.eval.top); c++)
     fprintf(j->file, ",\"hr@%d\":%.9g,\"ndcg@%d\":%.9g", sh_cut[c], m->hr[c] / m->n, sh_cut[c], m->ndcg[c] / m->n);
   if (t->state.epoch_loss_tokens > 0)

@@ -28,8 +28,8 @@ void sh_journal_close(sh_journal *j);
 /* What a step cost on each rank, as tables. Collective over the world. */
 void sh_journal_conclude(sh_journal *j, sh_trainer *t);
 
-/* Whether metrics.jsonl holds this epoch's test evaluation already. Collective over the world. */
-bool sh_journal_tested(const sh_trainer *t, int64_t epoch);
+/* Whether metrics.jsonl holds a test evaluation of the weights of that step. Collective over the world. */
+bool sh_journal_tested(const sh_trainer *t, int64_t step);
 
 /* Between the two calls stands what is not training (evaluation, checkpoints): rates leave it out. */
 void sh_journal_pause(sh_journal *j);
@@ -40,8 +40,8 @@ void sh_journal_step(sh_journal *j, const sh_step_report *r);
 
 /* Both are collective over the world. */
 void sh_journal_progress(sh_journal *j, sh_trainer *t, const sh_step_report *r);
-/* `epoch` is that of the weights: epochs trained on. */
-void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, const sh_metrics *m,
-                        double seconds);
+/* `epoch` and `step` are those of the weights: trained on. */
+void sh_journal_metrics(sh_journal *j, sh_trainer *t, const char *split, int64_t epoch, int64_t step,
+                        const sh_metrics *m, double seconds);
 
 #endif

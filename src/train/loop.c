@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/log.h"
 #include "core/phase.h"
@@ -15,8 +16,9 @@
 
 static volatile sig_atomic_t stop_asked;
 static void ask_stop(int signal_number) {
-  (void)signal_number;
+  static const char text[] = "shoal: stopping behind this step; Ctrl-C once more ends at once\n";
   stop_asked = 1;
+  if (signal_number == SIGINT && write(STDERR_FILENO, text, sizeof text - 1) < 0) return;
 }
 
 void sh_train_catch_stop(void) {
@@ -45,15 +47,16 @@ static sh_status write_checkpoint(sh_trainer *t, sh_journal *j) {
 
 static bool asked_to_stop(void) { return stop_asked != 0; }
 
-/* Ranks a split for the journal; not training, so the journal's clock stands. SH_STOPPED when a stop was asked for. */
-static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, sh_metrics *m) {
+/* Ranks a split for the journal with the weights of that epoch and step; not training, so the journal's clock stands.
+ * SH_STOPPED when a stop was asked for. */
+static sh_status rank_split(sh_trainer *t, sh_journal *j, bool valid, int64_t epoch, int64_t step, sh_metrics *m) {
   sh_journal_pause(j);
   sh_phase(SH_PHASE_EVAL);
   sh_status status = sh_agree(&t->grid->world, sh_failure_here(SH_OK));
   if (status == SH_OK) status = sh_evaluate_split(t, valid ? SH_QUERY_VALID : SH_QUERY_TEST, asked_to_stop, m);
   sh_phase(SH_PHASE_OTHER);
   double seconds = sh_journal_continue(j);
-  if (status == SH_OK) sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, m, seconds);
+  if (status == SH_OK) sh_journal_metrics(j, t, valid ? "valid" : "test", epoch, step, m, seconds);
   return status;
 }
 
@@ -62,12 +65,13 @@ static bool two_out(const sh_trainer *t) { return strcmp(t->conf.data.split, "le
 /* Validation where the protocol has one, else the published test. Sets *better when eval.metric improved. */
 static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
   sh_metrics m;
-  SH_TRY(rank_split(t, j, two_out(t), t->state.epoch, &m));
+  SH_TRY(rank_split(t, j, two_out(t), t->state.epoch, t->state.step, &m));
   double now = sh_metrics_get(&m, t->conf.eval.metric);
   *better = now > t->state.best_metric;
   if (*better) {
     t->state.best_metric = now;
     t->state.best_epoch = t->state.epoch;
+    t->state.best_step = t->state.step;
     t->state.evals_since_best = 0;
   } else {
     t->state.evals_since_best++;
@@ -78,8 +82,8 @@ static sh_status evaluate(sh_trainer *t, sh_journal *j, bool *better) {
 /* With a validation split the test is read once, at the end, from the best checkpoint (or the last weights). */
 static sh_status final_test(sh_trainer *t, sh_journal *j) {
   bool best = t->conf.checkpoint.best && t->state.best_metric >= 0;
-  int64_t epoch = best ? t->state.best_epoch : t->state.epoch;
-  if (!two_out(t) || sh_journal_tested(t, epoch)) return SH_OK;
+  int64_t epoch = best ? t->state.best_epoch : t->state.epoch, step = best ? t->state.best_step : t->state.step;
+  if (!two_out(t) || sh_journal_tested(t, step)) return SH_OK;
   if (best) {
     char path[4096 + 16], dir[4096];
     ckpt_folder(t, dir);
@@ -88,7 +92,7 @@ static sh_status final_test(sh_trainer *t, sh_journal *j) {
     SH_TRY(sh_ckpt_read(&c, path, true));
   }
   sh_metrics m;
-  return rank_split(t, j, false, epoch, &m);
+  return rank_split(t, j, false, epoch, step, &m);
 }
 
 static sh_status end_of_epoch(sh_trainer *t, sh_journal *j, bool *finished) {
@@ -166,16 +170,19 @@ sh_status sh_train_loop(sh_trainer *t, const sh_train_options *o) {
   SH_TRY(sh_journal_open(&j, t));
   bool finished = finished_before(t), stopped = false;
   sh_status status = sh_tracer_open(&tracer, o, &t->grid->world, t->conf.train.out);
-  if (status == SH_OK && t->state.evaluation_due)
+  bool due = t->state.evaluation_due && (t->state.step_in_epoch == 0 || finished); /* else the run has become longer */
+  t->state.evaluation_due = due;
+  sh_phase_step(t->state.step);
+  if (status == SH_OK && due)
     status = end_of_epoch(t, &j, &finished);
   else if (finished)
     sh_info("nothing left to train: step %lld, epoch %lld", (long long)t->state.step, (long long)t->state.epoch);
   while (!finished && !stopped && status == SH_OK) {
     sh_tracer_before(&tracer, t->state.step + 1);
     status = one_step(t, &j, &finished, &stopped);
-    if (status == SH_OK) sh_tracer_after(&tracer, t->state.step);
+    if (status == SH_OK || status == SH_STOPPED) sh_tracer_after(&tracer, t->state.step);
   }
-  sh_tracer_close(&tracer, status);
+  sh_tracer_close(&tracer, status == SH_STOPPED ? SH_OK : status);
   sh_trainer_rewind(t);
   if ((status == SH_OK && stopped && !finished) || status == SH_STOPPED) {
     status = write_checkpoint(t, &j);

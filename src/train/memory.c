@@ -150,23 +150,34 @@ static sh_memory_shape shape_of(const sh_trainer *t) {
 
 static double mib(int64_t bytes) { return (double)bytes / 1048576.0; }
 
-/* Bytes that this process may still take: the system's, the control group's, its own limit's; INT64_MAX when none says.
- */
+static int64_t number_in(const char *folder, const char *file, const char *name) {
+  char path[600], line[256];
+  long long value = -1;
+  snprintf(path, sizeof path, "%s/%s", folder, file);
+  FILE *f = fopen(path, "r");
+  if (!f) return -1;
+  size_t n = strlen(name);
+  while (value < 0 && fgets(line, sizeof line, f))
+    if (!strncmp(line, name, n) && sscanf(line + n, "%lld", &value) != 1) value = -1;
+  fclose(f);
+  return value;
+}
+
+/* Bytes that processes of this node may still take: what the system has, and what the control group (version 2) of this
+ * process and those above it allow, where pages of files that were read are as good as free. */
 static int64_t available(void) {
-  char line[256];
-  long long kib, most, used;
-  int64_t least = INT64_MAX;
-  FILE *f = fopen("/proc/meminfo", "r");
-  while (f && fgets(line, sizeof line, f))
-    if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) least = smaller(least, kib << 10);
+  char own[256] = "", folder[512];
+  int64_t kib = number_in("/proc", "meminfo", "MemAvailable:"), least = kib >= 0 ? kib << 10 : INT64_MAX;
+  FILE *f = fopen("/proc/self/cgroup", "r");
+  while (f && fgets(folder, sizeof folder, f) && sscanf(folder, "0::%255[^\n]", own) != 1) continue;
   if (f) fclose(f);
-  FILE *group[2] = {fopen("/sys/fs/cgroup/memory.max", "r"), fopen("/sys/fs/cgroup/memory.current", "r")};
-  if (group[0] && group[1] && fscanf(group[0], "%lld", &most) == 1 && fscanf(group[1], "%lld", &used) == 1)
-    least = smaller(least, larger(most - used, 0));
-  for (int i = 0; i < 2; i++)
-    if (group[i]) fclose(group[i]);
-  struct rlimit own;
-  if (getrlimit(RLIMIT_AS, &own) == 0 && own.rlim_cur != RLIM_INFINITY) least = smaller(least, (int64_t)own.rlim_cur);
+  for (char *last = own + strlen(own); last; last = strrchr(own, '/')) {
+    *last = 0;
+    snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", own);
+    int64_t most = number_in(folder, "memory.max", ""), used = number_in(folder, "memory.current", "");
+    int64_t files = number_in(folder, "memory.stat", "inactive_file ");
+    if (most >= 0 && used >= 0) least = smaller(least, larger(most - used + larger(files, 0), 0));
+  }
   return least;
 }
 
@@ -181,7 +192,7 @@ void sh_memory_announce(sh_trainer *t) {
   /* table and dense parameters are taken already; the first rank speaks for its node */
   int64_t more = (sh_memory_total(&m) - m.table - m.dense) * sh_node_ranks(), left = available();
   if (t->grid->world.index == 0 && more > left)
-    sh_warn("warning: %.0f MiB more will be needed on this node, and %.0f are free: lower batch.users, or set "
+    sh_warn("%.0f MiB more will be needed on this node, and %.0f are free: lower batch.users, or set "
             "model.recompute or batch.accumulate",
             mib(more), mib(left));
 }

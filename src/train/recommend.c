@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/outfile.h"
 #include "core/phase.h"
 #include "nn/linear.h"
@@ -115,8 +116,8 @@ static sh_status write_user(const sh_dataset *d, FILE *f, int64_t user, const hi
   return SH_OK;
 }
 
-/* Users user .. of one round: as many as all ranks take, consecutive over ranks. */
-static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *user, FILE *f) {
+/* Users user .. of one round: as many as all ranks take, consecutive over ranks. *served counts those with a line. */
+static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *user, FILE *f, int64_t *served) {
   const sh_axis *world = &t->grid->world, *data = &t->grid->data;
   const sh_dataset *d = &t->data;
   int64_t each = t->conf.eval.users / world->size, mine = 0; /* every rank sees the hits of all for a whole round */
@@ -141,7 +142,10 @@ static sh_status one_round(sh_trainer *t, sh_scorer *s, int64_t top, int64_t *us
   sh_scorer_tiles(s, &r, keep_tile, &keep);
   hit *list = merge(s, &r, &keep);
   sh_status status = SH_OK;
-  for (int64_t q = 0; q < r.n && f && status == SH_OK; q++) status = write_user(d, f, users[q], list + q * top, top);
+  for (int64_t q = 0; q < r.n && f && status == SH_OK; q++) {
+    status = write_user(d, f, users[q], list + q * top, top);
+    *served += list[q * top].id >= 0;
+  }
   return sh_agree(world, status);
 }
 
@@ -153,13 +157,17 @@ sh_status sh_recommend_all(sh_trainer *t, int64_t top, const char *path) {
   FILE *f = !writer ? NULL : path ? out.f : stdout;
   sh_scorer s;
   sh_scorer_create(&s, t);
+  int64_t served = 0;
   for (int64_t user = 0; user < t->data.users && status == SH_OK;) {
     sh_arena_mark mark = sh_arena_save(&s.memory);
     sh_phase_moved();
-    status = one_round(t, &s, top, &user, f);
+    status = one_round(t, &s, top, &user, f, &served);
     sh_arena_release(&s.memory, mark);
   }
   sh_scorer_destroy(&s);
+  if (writer && path && status == SH_OK && served < t->data.users)
+    sh_info("%lld of %lld users have recommendations; the others have no events, or eval.filter = %s leaves them none",
+            (long long)served, (long long)t->data.users, t->conf.eval.filter);
   sh_status written = sh_outfile_close(&out, status == SH_OK);
   return sh_agree(&t->grid->world, status == SH_OK ? written : status);
 }

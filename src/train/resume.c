@@ -44,20 +44,23 @@ static sh_status same_batches(const sh_trainer *t, const sh_config *stored, bool
 }
 
 /* The best evaluation so far means nothing under another yardstick, or when its checkpoint is not at hand. */
-static sh_status keep_or_forget_best(sh_trainer *t, const sh_config *stored, bool same_data, bool same_folder) {
+static sh_status keep_or_forget_best(sh_trainer *t, const sh_config *stored, bool same_queries, bool same_folder) {
   const sh_config *now = &t->conf;
   char dir[4096], best[4096 + 16];
   snprintf(dir, sizeof dir, "%s/ckpt", now->train.out);
   snprintf(best, sizeof best, "%s/best.h5", dir);
   int64_t there = access(best, F_OK) == 0;
   sh_bcast(&t->grid->world, &there, sizeof there, 0);
-  bool same_yardstick =
-      same_data && !strcmp(now->eval.metric, stored->eval.metric) && !strcmp(now->eval.filter, stored->eval.filter) &&
-      !strcmp(now->data.split, stored->data.split) && now->eval.top == stored->eval.top &&
-      now->data.valid_quantile == stored->data.valid_quantile && now->data.test_quantile == stored->data.test_quantile;
+  bool same_yardstick = same_queries && !strcmp(now->eval.metric, stored->eval.metric) &&
+                        !strcmp(now->eval.filter, stored->eval.filter) &&
+                        !strcmp(now->data.split, stored->data.split) && now->eval.top == stored->eval.top &&
+                        now->data.valid_quantile == stored->data.valid_quantile &&
+                        now->data.test_quantile == stored->data.test_quantile;
   bool wanted = now->checkpoint.best && t->state.best_metric >= 0;
+  if (!same_yardstick && wanted)
+    sh_info("another yardstick: the best %s so far, %.4f, is forgotten", stored->eval.metric, t->state.best_metric);
   if (!same_yardstick || !same_folder) {
-    t->state.best_metric = -1, t->state.best_epoch = 0, t->state.evals_since_best = 0;
+    t->state.best_metric = -1, t->state.best_epoch = 0, t->state.best_step = 0, t->state.evals_since_best = 0;
     return SH_OK;
   }
   /* A run that died between writing its best checkpoint and linking it links it now. */
@@ -109,6 +112,8 @@ sh_status sh_resume(sh_trainer *t, const char *from) {
   int64_t samples = (int64_t)t->samples.digest;
   bool same_data = t->state.samples == 0 || t->state.samples == samples;
   t->state.samples = samples;
+  bool other_windows = strcmp(t->conf.data.window, stored.data.window) != 0 || /* change training samples alone */
+                       t->conf.data.min_history != stored.data.min_history;
   SH_TRY(same_batches(t, &stored, same_data, path));
   if (t->state.step_in_epoch > 0 && t->state.step_in_epoch >= sh_loader_steps(&t->loader, t->state.epoch))
     return sh_fail(SH_ERR_DATA, "%s stands at batch %lld of epoch %lld, and %s gives %lld: another data set?", path,
@@ -120,7 +125,7 @@ sh_status sh_resume(sh_trainer *t, const char *from) {
     sh_info("resuming with another seed: train.seed %lld -> %lld", (long long)stored.train.seed,
             (long long)t->conf.train.seed);
   t->branched = from != NULL;
-  SH_TRY(keep_or_forget_best(t, &stored, same_data, from == NULL));
+  SH_TRY(keep_or_forget_best(t, &stored, same_data || other_windows, from == NULL));
   sh_info("resumed %s: step %lld, epoch %lld", path, (long long)t->state.step, (long long)t->state.epoch);
   return SH_OK;
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/log.h"
 #include "core/phase.h"
 #include "core/timer.h"
 #include "mpi/account.h"
@@ -48,6 +47,12 @@ static void say_where(double quiet, const sh_phase_place *p) {
   if (write(STDERR_FILENO, line, (size_t)n) < 0) return;
 }
 
+static void say_going_on(void) {
+  char line[256];
+  int n = snprintf(line, sizeof line, "shoal: rank %d on %s: goes on; it was only slow\n", dog.rank, dog.host);
+  if (write(STDERR_FILENO, line, (size_t)n) < 0) return;
+}
+
 static void *watch(void *unused) {
   (void)unused;
   pthread_mutex_lock(&dog.lock);
@@ -65,7 +70,7 @@ static void *watch(void *unused) {
       say_where(quiet, &now);
       bool stopped = sleep_for(clamp(dog.limit / 5, 0.5, 10)); /* ranks that stopped a little later speak as well */
       if (!stopped && sh_phase_now().moves == now.moves) _exit(SH_ERR_STALLED);
-      if (!stopped) sh_warn("rank %d on %s goes on: it was only slow", dog.rank, dog.host);
+      if (!stopped) say_going_on();
       quiet = 0;
     }
   }

@@ -105,4 +105,5 @@ says 2 "none.yaml" "$shoal" bench "$dir/none.yaml"
 says 1 "cannot be written" "$shoal" bench --json "$dir/none/x.json" --only step
 printf 'no data set' >"$dir/bad.h5"
 says 3 "bad.h5" "$shoal" bench data.path="$dir/bad.h5" --only step
+expect 1 2 "--only: found ''" bench --only ""
 exit $failed

@@ -11,7 +11,7 @@ try() {
   n=$1 number=$2
   shift 2
   run "$n" "$wrong" "$number"
-  [ $code = 1 ] || complain "$n ranks, program $number: exit code $code, expected 1"
+  ended_with 1 || complain "$n ranks, program $number: exit code $code, expected 1"
   [ "$(grep -c "^shoal: rank .*: comm.check: rank .* calls .*, but rank $((n - 1)) calls " "$dir/err")" -ge 1 ] ||
     complain "$n ranks, program $number: no message"
   for word; do

@@ -49,13 +49,16 @@ done
 cmp -s "$checkpoint" "$dir/ck.h5" || complain "an input was written over"
 expect 1 2 "expected another file to write" prepare --format csv "$dir/log.csv" -o "$dir/log.csv"
 mkfifo "$dir/pipe"
+cp "$dir/log.csv" "$dir/log.csv.partial"
+expect 1 2 "expected another file to write" prepare --format csv "$dir/log.csv.partial" -o "$dir/log.csv"
 expect 1 1 "a device or a pipe" prepare --format csv "$dir/log.csv" -o "$dir/pipe"
 expect 1 0 "" eval "$checkpoint" --json "$dir/json.top" eval.top=20
 grep -q 'hr@10"' "$dir/json.top" && ! grep -q 'hr@50"' "$dir/json.top" && ! grep -q 'HR@50' "$dir/out" ||
   complain "eval.top=20: HR@50 stands there, or HR@10 does not"
 "$shoal" synth "$dir/known.h5" --preset toy --users 100 >/dev/null
 for split in leave-one-out temporal; do
-  expect 1 0 "" train "$dir/run.yaml" data.path="$dir/known.h5" data.split=$split train.out="$dir/known.$split" train.epochs=1
+  expect 1 0 "" train "$dir/run.yaml" data.path="$dir/known.h5" data.split=$split train.out="$dir/known.$split" \
+    train.epochs=1
   case $split$(grep -c 'of the best possible' "$dir/out") in leave-one-out1 | temporal0) ;; *)
     complain "$split: the best possible is named, or is not" ;; esac
 done

@@ -36,10 +36,15 @@ done
 cp "$dir/a.h5" "$dir/moved.h5"
 expect 1 0 "" eval "$dir/run/ckpt/latest.h5" data.path="$dir/moved.h5"
 
+# What changes training samples only keeps the best so far.
+expect 1 0 "" train "$@" train.out="$dir/kept" train.epochs=2
+expect 1 0 "" resume "$@" train.out="$dir/kept" train.epochs=3 data.min_history=3
+grep -q "is forgotten" "$dir/out" && complain "data.min_history made a run forget its best"
+
 # Another yardstick forgets the best so far; a branch into another folder keeps its own.
 expect 1 0 "" train "$@" train.out="$dir/best" train.epochs=2 eval.metric=hr@200 --trace steps=1
 expect 1 0 "" resume "$@" train.out="$dir/best" train.epochs=4 eval.metric=ndcg@10 train.patience=1
-grep -q '^best ndcg@10 1.0000' "$dir/out" && complain "the best of another metric was kept"
+grep -q "another yardstick: the best hr@200 so far" "$dir/out" || complain "nothing says that the best is forgotten"
 expect 1 0 "" train "$@" train.out="$dir/branch" train.epochs=3 data.split=leave-two-out \
   --resume-from "$dir/best/ckpt/latest.h5"
 

@@ -91,12 +91,39 @@ for where in 26:1 156:0; do
   ended "$out" 2 "a stop in the evaluation behind step ${where%:*}"
 done
 
+# ... and one that is killed behind a resumed evaluation leaves no line twice; a trace made before the stop is written.
+out=$dir/twice
+export SHOAL_FAIL=eval:13:0:stop
+expect 2 75 "stopped on request" train "$dir/run.yaml" train.out="$out" --trace steps=12-13
+[ -s "$out/trace.json" ] || complain "a stop in an evaluation took the trace with it"
+export SHOAL_FAIL=checkpoint:13:1:error
+run 2 "$shoal" resume "$dir/run.yaml" train.out="$out"
+[ $code = 1 ] || complain "the checkpoint behind the resumed evaluation did not fail"
+unset SHOAL_FAIL
+expect 2 0 "" resume "$dir/run.yaml" train.out="$out"
+ended "$out" 2 "an evaluation made twice"
+
+# The final test is stopped as well, once it stands alone.
+out=$dir/testing
+expect 1 0 "" train "$dir/run.yaml" train.out="$out"
+grep -v '"split":"test"' "$out/metrics.jsonl" >"$dir/lines" && cp "$dir/lines" "$out/metrics.jsonl"
+export SHOAL_FAIL=eval:156:0:stop
+expect 1 75 "stopped on request at step 156" resume "$dir/run.yaml" train.out="$out"
+unset SHOAL_FAIL
+expect 1 0 "" resume "$dir/run.yaml" train.out="$out"
+ended "$out" 1 "a stop in the final test"
+
 # A run that goes on after its test is tested again, unless the same checkpoint is still the best.
 expect 1 0 "" train "$dir/run.yaml" train.out="$dir/longer" train.epochs=1
 expect 1 0 "" resume "$dir/run.yaml" train.out="$dir/longer" train.epochs=3
 expect 1 0 "" resume "$dir/run.yaml" train.out="$dir/longer" train.epochs=3
-tests=$(sed -n 's/.*"split":"test".*"epoch":\([0-9]*\).*/\1/p' "$dir/longer/metrics.jsonl" | tr '\n' ' ')
-case $tests in "1 2 " | "1 3 ") ;; *) complain "the epochs tested are '$tests', expected the first and a better one" ;; esac
+tested() { sed -n 's/.*"split":"test".*"weights_step":\([0-9]*\).*/\1/p' "$1/metrics.jsonl" | tr '\n' ' '; }
+case $(tested "$dir/longer") in "13 26 " | "13 39 ") ;; *)
+  complain "weights of these steps are tested: $(tested "$dir/longer"), expected the 13th and a better one" ;; esac
+for steps in 5 10; do
+  expect 1 0 "" train "$dir/run.yaml" train.out="$dir/steps" train.steps=$steps checkpoint.best=false --resume
+done
+[ "$(tested "$dir/steps")" = "5 10 " ] || complain "train.steps: tested are $(tested "$dir/steps")"
 
 # Where the environment asks for teams within teams.
 OMP_NUM_THREADS=2,2

@@ -12,8 +12,7 @@ killed=137 aborted=134
 
 # what ranks exit-code seconds: of the run made last
 judge() {
-  [ "$3.$code.${SHOAL_MPI:-}" != 6.9.mpich ] || code=6
-  [ $code = "$3" ] || complain "$1 on $2 ranks: exit code $code, expected $3"
+  ended_with "$3" || complain "$1 on $2 ranks: exit code $code, expected $3"
   [ "$seconds" -le "$4" ] || complain "$1 on $2 ranks: took $seconds s"
 }
 

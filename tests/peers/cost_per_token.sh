@@ -57,7 +57,8 @@ awk 'BEGIN { print "against,at,tokens,step_ms,optimiser_ms,attention_ms,us_per_t
   !($1 in best) || cost < best[$1] { best[$1] = cost; step[$1] = sprintf("%.3f,%.3f", 1e3 * $3, 1e3 * $4) }
   !($1 in pairs) || $5 < pairs[$1] { pairs[$1] = $5; part[$1] = $5 / $2 }
   END { for (i = 1; i <= n; i++) { k = order[i]
-          printf "%s,%s,%.3f,%.3f,%.3f\n", head[k], step[k], 1e3 * pairs[k], 1e6 * best[k], 1e6 * (best[k] - part[k]) } }' "$dir/rounds" >"$out/cost_per_token.csv" || exit 1
+          printf "%s,%s,%.3f,%.3f,%.3f\n", head[k], step[k], 1e3 * pairs[k], 1e6 * best[k], 1e6 * (best[k] - part[k]) } }
+' "$dir/rounds" >"$out/cost_per_token.csv" || exit 1
 
 grep '^users' "$out/cost_per_token.csv" >"$dir/users"
 grep '^length' "$out/cost_per_token.csv" >"$dir/length"

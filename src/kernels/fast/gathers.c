@@ -2,6 +2,7 @@
  * loop over them has a tail; sums of up to eight registers stay in them. */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "kernels/fast/copies.h"
 #include "kernels/fast/fast.h"

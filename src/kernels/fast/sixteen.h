@@ -4,8 +4,6 @@
 #ifndef SH_KERNELS_SIXTEEN_H
 #define SH_KERNELS_SIXTEEN_H
 
-#include <string.h>
-
 #include "kernels/fast/lanes.h"
 
 enum { LANES16 = 16, SIXTEEN_PARTS = LANES16 / LANES };
