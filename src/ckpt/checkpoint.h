@@ -30,11 +30,10 @@ typedef struct sh_run_state {
   int64_t loss_tokens;
   double epoch_loss_sum;
   int64_t epoch_loss_tokens;
-  double best_metric; /* of eval.metric; -1 before the first evaluation */
-  int64_t best_epoch;
+  double best_metric;            /* of eval.metric; -1 before the first evaluation */
+  int64_t best_epoch, best_step; /* when it was; the step 0: unknown */
   int64_t evals_since_best;
-  double seconds; /* training time so far */
-  int64_t best_step;
+  double seconds;         /* training time so far */
   int64_t evaluation_due; /* 1: the epoch ended, and a stop came before its evaluation */
   int64_t samples;        /* digest of what batches are made from (data/samples.h); 0 when unknown */
 } sh_run_state;
